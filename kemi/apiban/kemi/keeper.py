@@ -1,0 +1,167 @@
+"""The keeper of the sync process, run by rtimer inside Kamailio.
+
+Kamailio ends as a whole when one of its processes dies, and its Python cannot run threads. So the
+sync is a process of its own, a child of the rtimer process: this starts it, gives it its ticks,
+prints its lines, and starts it again when it ended, whatever ended it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from apiban.clock import Clock
+from apiban.gate import Board
+from apiban.gate.board import Counts
+from apiban.log import EVENTS, PREFIX, Level, Log
+
+__all__ = ["Keeper"]
+
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 60.0
+_GOOD_AFTER: Final = 10.0
+_LONGEST_LINE: Final = 1000
+_LINES_A_TICK: Final = 20
+
+Print = Callable[[Level, str], None]
+
+
+class Keeper:
+    """Keeps one sync process; ``tick()`` never waits for it."""
+
+    def __init__(  # noqa: PLR0913 - the outside world comes in as arguments
+        self,
+        *,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        board: Board,
+        clock: Clock,
+        log: Log,
+        print_line: Print,
+        summary_every: float,
+    ) -> None:
+        self._command = [*command, "--board", str(board.handle)]
+        self._environ = dict(environ)
+        self._board = board
+        self._clock = clock
+        self._log = log
+        self._print = print_line
+        self.summary_every = summary_every
+        self._child: subprocess.Popen[bytes] | None = None
+        self._rest = b""
+        self._started = 0.0
+        self._start_from = 0.0
+        self._pause = _FIRST_PAUSE
+        self._counts = board.total()
+        self._summary_from = clock.uptime() + summary_every
+
+    def tick(self) -> None:
+        """Start the sync process if need be, tick it, and print what it said."""
+        child = self._child
+        if child is None:
+            if self._clock.uptime() >= self._start_from:
+                self._start()
+            child = self._child
+        if child is not None:
+            self._send(child)
+            self._read(child)
+            if child.poll() is not None:
+                self._ended(child)
+        self._summarise()
+
+    @property
+    def pid(self) -> int | None:
+        """The sync process's id, while it runs."""
+        return self._child.pid if self._child else None
+
+    def stop(self) -> None:
+        """Let the sync process end: it does when its input ends."""
+        child, self._child = self._child, None
+        if child is not None and child.stdin is not None:
+            child.stdin.close()
+
+    def _start(self) -> None:
+        self._started = self._clock.uptime()
+        try:
+            self._child = subprocess.Popen(
+                self._command,
+                env=self._environ,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(self._board.handle,),
+                start_new_session=True,
+                cwd="/",
+            )
+        except OSError as error:
+            self._log("sync-ended", reason=error.strerror, next_try_in=self._longer_pause())
+            return
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                os.set_blocking(pipe.fileno(), False)
+
+    def _send(self, child: subprocess.Popen[bytes]) -> None:
+        if child.stdin is not None:
+            # A full pipe means that it is busy, a broken one that it ended.
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                os.write(child.stdin.fileno(), b".")
+
+    def _read(self, child: subprocess.Popen[bytes]) -> None:
+        if child.stdout is None:
+            return
+        try:
+            data = os.read(child.stdout.fileno(), 65536)
+        except BlockingIOError:
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._rest[-_LONGEST_LINE:]
+        for text in lines[:_LINES_A_TICK]:
+            self._pass_on(text.decode("utf-8", "replace"))
+
+    def _pass_on(self, text: str) -> None:
+        """Print a line of the sync's; anything else that comes out of it is escaped and cut."""
+        level, _, rest = text.partition(" ")
+        for known in set(EVENTS.values()):
+            if level == known and rest.startswith(PREFIX):
+                self._print(known, rest[:_LONGEST_LINE])
+                return
+        self._log("sync-output", text=text)
+
+    def _ended(self, child: subprocess.Popen[bytes]) -> None:
+        self._read(child)
+        self._child, self._rest = None, b""
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        if self._clock.uptime() - self._started > _GOOD_AFTER:
+            self._pause = _FIRST_PAUSE
+        self._log("sync-ended", status=child.returncode, next_try_in=self._longer_pause())
+
+    def _longer_pause(self) -> float:
+        pause = self._pause
+        self._start_from = self._clock.uptime() + pause
+        self._pause = min(pause * 2, _LONGEST_PAUSE)
+        return pause
+
+    def _summarise(self) -> None:
+        now = self._clock.uptime()
+        if now < self._summary_from:
+            return
+        self._summary_from = now + self.summary_every
+        counts = self._board.total()
+        news: Counts = counts - self._counts
+        self._counts = counts
+        if news.dropped or news.would_drop or news.faults:
+            self._log(
+                "summary",
+                seconds=self.summary_every,
+                dropped=news.dropped,
+                would_drop=news.would_drop,
+                passed=news.passed,
+                faults=news.faults,
+                dropped_since_start=counts.dropped,
+            )

@@ -1,0 +1,238 @@
+"""One Kamailio's node: everything is put together here, before the workers are forked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from apiban import __version__
+from apiban.clock import Clock, SystemClock
+from apiban.errors import BoardError, SnapshotError
+from apiban.gate import Board, Gate
+from apiban.gate.board import SETTINGS
+from apiban.kemi.edge import Edge
+from apiban.kemi.guard import Guard
+from apiban.kemi.keeper import Keeper
+from apiban.log import EVENTS, Level, line
+from apiban.settings import Settings, load_settings, settings_path
+from apiban.snapshot import Snapshot, load_snapshot, map_snapshot
+from apiban.snapshot.publish import durable_path, runtime_path
+
+if TYPE_CHECKING:
+    from kamailio_kemi_stubs import Ksr
+
+__all__ = ["Node"]
+
+_COMPILE_TIMEOUT: Final = 30.0
+
+
+class Node:
+    """The guard, the edge and the keeper of one node.
+
+    ``previous`` is the node that ``app_python.reload`` replaces in this process: its shared
+    memory and its list are taken over, so that nothing is unprotected in between.
+
+    Raises:
+        SettingsError: the settings cannot be used.
+
+    """
+
+    def __init__(
+        self,
+        ksr: Ksr,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        previous: Node | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._ksr = ksr
+        self._environ = environ
+        self._path = settings_path(environ)
+        self._clock = clock or SystemClock()
+        self.settings: Settings = load_settings(self._path, environ)
+        self.board = self._take_board(previous)
+        self.gate = Gate(now=time.time, timer=time.monotonic)
+        self.gate.use(self._first_snapshot(previous))
+        self.guard = Guard(
+            ksr,
+            board=self.board,
+            gate=self.gate,
+            clock=self._clock,
+            log=self.log,
+            log_settings=self.settings.log,
+            load=self._load,
+            settings_changed=self._read_settings,
+        )
+        self.edge = Edge(ksr, self.guard, self.settings.edge, self.settings.node, self.log)
+        self.keeper = Keeper(
+            command=_sync_command(),
+            environ=_sync_environ(environ),
+            board=self.board,
+            clock=self._clock,
+            log=self.log,
+            print_line=self._print,
+            summary_every=self.settings.log.interval,
+        )
+        if previous is not None:
+            previous.keeper.stop()  # only the rtimer process has a child to stop
+        self._settings_seen = self.board.words[SETTINGS]
+        snapshot = self.gate.snapshot
+        self.log(
+            "reload" if previous else "start",
+            version=__version__,
+            mode=self.settings.mode,
+            generation=snapshot.generation if snapshot else 0,
+            ranges=len(snapshot) if snapshot else 0,
+            key="set" if self.settings.feed.key else "missing",
+        )
+
+    def child_init(self, rank: int) -> None:
+        """Begin in a process that Kamailio forked."""
+        self.guard.sign_in(rank)
+
+    def tick(self) -> None:
+        """Do the rtimer's work; this process meets no packet, so new settings are read here."""
+        if self.board.words[SETTINGS] != self._settings_seen:
+            self._settings_seen = self.board.words[SETTINGS]
+            self._read_settings()
+            self.keeper.summary_every = self.settings.log.interval
+        self.keeper.tick()
+
+    def log(self, event: str, **fields: object) -> None:
+        """Write a line to Kamailio's log."""
+        self._print(EVENTS[event], line(event, fields))
+
+    def _print(self, level: Level, text: str) -> None:
+        getattr(self._ksr, level)(text + "\n")
+
+    # Shared memory -----------------------------------------------------------------------------
+
+    def _take_board(self, previous: Node | None) -> Board:
+        if previous is not None:
+            # The same open file, mapped again if the code's layout is still the same.
+            return Board(os.dup(previous.board.handle))
+        paths = self.settings.paths
+        now = self._clock.now()
+        try:
+            for folder in (paths.state, paths.runtime):
+                with contextlib.suppress(OSError):
+                    folder.mkdir(mode=0o2770, parents=True, exist_ok=True)
+            board = Board.create(paths.runtime / "counters", now=now)
+            self._give_to_owner(paths.runtime / "counters")
+        except BoardError as error:
+            self.log("fault", what="counters", reason=error, effect="not visible from outside")
+            board = Board.unnamed(now=now)
+        return board
+
+    def _give_to_owner(self, path: Path) -> None:
+        """Let the workers' user write it, where Kamailio starts as root and changes its user."""
+        owner = self._owner()
+        if owner is not None:
+            with contextlib.suppress(OSError):
+                os.chown(path, *owner)
+
+    def _owner(self) -> tuple[int, int] | None:
+        if os.geteuid() != 0:
+            return None
+        try:
+            status = self.settings.paths.state.stat()
+        except OSError:
+            return None
+        return status.st_uid, status.st_gid
+
+    # The snapshot ------------------------------------------------------------------------------
+
+    def _first_snapshot(self, previous: Node | None) -> Snapshot | None:
+        """Give the last good list, before the first packet.
+
+        From the node before a reload, else from the durable snapshot, else compiled anew from
+        the store; else there is none, and everything passes until the sync publishes.
+        """
+        if previous is not None and previous.gate.snapshot is not None:
+            with contextlib.suppress(SnapshotError):
+                return self._load(self.board.generation)
+            with contextlib.suppress(SnapshotError):
+                # Its class may be the old code's: only its bytes are taken over.
+                return Snapshot(previous.gate.snapshot.buffer)
+        path = durable_path(self.settings.paths.state)
+        if path.exists():
+            try:
+                return self._begin_with(load_snapshot(path))
+            except SnapshotError as error:
+                self.log("snapshot-refused", reason=error, effect="compiling it from the store")
+        if self._compile():
+            with contextlib.suppress(SnapshotError):
+                return self._begin_with(load_snapshot(path))
+        self.log("no-snapshot", effect="everything passes until the first sync")
+        return None
+
+    def _begin_with(self, snapshot: Snapshot) -> Snapshot:
+        self.board.announce(snapshot.generation)
+        return snapshot
+
+    def _compile(self) -> bool:
+        """Have the store's list compiled by a process of the workers' user."""
+        if not (self.settings.paths.state / "store.db").exists():
+            return False
+        user, group = self._owner() or (None, None)
+        try:
+            done = subprocess.run(
+                [*_sync_command(), "--publish", "--board", str(self.board.handle)],
+                env=_sync_environ(self._environ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(self.board.handle,),
+                timeout=_COMPILE_TIMEOUT,
+                check=False,
+                cwd="/",
+                user=user,
+                group=group,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return False
+        return done.returncode == 0
+
+    def _load(self, generation: int) -> Snapshot:
+        return map_snapshot(runtime_path(self.settings.paths.runtime, generation))
+
+    # Settings ----------------------------------------------------------------------------------
+
+    def _read_settings(self) -> None:
+        """Take settings that the sync process found good.
+
+        Raises:
+            ApibanError: they were changed again meanwhile, for the worse; the old ones stay.
+
+        """
+        new = load_settings(self._path, self._environ)
+        self.guard.log_settings = new.log
+        self.edge.use(new.edge, new.node)
+        self.settings = Settings(
+            mode=new.mode,
+            feed=new.feed,
+            allow=new.allow,
+            node=new.node,
+            edge=new.edge,
+            log=new.log,
+            paths=self.settings.paths,
+        )
+
+
+def _sync_command() -> list[str]:
+    """Name the interpreter that is embedded here; ``sys.executable`` may be another one."""
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    python = Path(sys.base_prefix) / "bin" / name
+    return [str(python) if python.exists() else sys.executable, "-m", "apiban.sync"]
+
+
+def _sync_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give the child our module path, so that it runs the same code with the same libraries."""
+    ours = [folder for folder in sys.path if folder and Path(folder).is_dir()]
+    return {**environ, "PYTHONPATH": os.pathsep.join(ours), "PYTHONSAFEPATH": "1"}

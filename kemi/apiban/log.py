@@ -1,0 +1,86 @@
+"""Log lines: ``apiban: event=NAME key=value ...``, one line each, safe to print.
+
+Every line and its fields are documented in docs/log-lines.md, which a test holds against
+``EVENTS``. Values that come from packets or from the feed are escaped and cut.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, Protocol
+
+__all__ = ["EVENTS", "PREFIX", "Level", "Log", "clean", "line"]
+
+Level = Literal["info", "notice", "warn", "err"]
+
+PREFIX: Final = "apiban: "
+LONGEST_VALUE: Final = 160
+
+# Each event: its level in the log.
+EVENTS: Final[dict[str, Level]] = {
+    "start": "notice",
+    "reload": "notice",
+    "reload-failed": "err",
+    "no-package": "err",
+    "no-snapshot": "warn",
+    "snapshot-refused": "err",
+    "first-drop": "notice",
+    "would-drop": "notice",
+    "summary": "notice",
+    "fault": "err",
+    "edge-refused": "notice",
+    "sync-start": "notice",
+    "sync-ended": "warn",
+    "sync-output": "warn",
+    "sync-busy": "warn",
+    "sync-idle": "err",
+    "feed": "notice",
+    "feed-trouble": "warn",
+    "feed-no-key": "warn",
+    "page": "info",
+    "entries-refused": "warn",
+    "pass-begin": "info",
+    "pass-end": "notice",
+    "pass-held": "err",
+    "stale": "warn",
+    "expired": "info",
+    "published": "info",
+    "publish-failed": "err",
+    "mode": "notice",
+    "settings": "notice",
+    "settings-refused": "err",
+    "store": "notice",
+    "store-failed": "err",
+}
+
+
+class Log(Protocol):
+    """Where lines go: Kamailio's log in Kamailio, the pipe to it in the sync process."""
+
+    def __call__(self, event: str, **fields: object) -> None:
+        """Write one line of ``EVENTS``; the fields come out in the order given."""
+        ...
+
+
+def clean(value: object, longest: int = LONGEST_VALUE) -> str:
+    """Make any value one printable ASCII word or quoted text, at most ``longest`` characters.
+
+    A line break, a terminal's escape or a quote in a packet cannot forge a line or a field.
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    cut = len(text) > longest
+    text = text[:longest].encode("unicode_escape").decode("ascii").replace('"', "\\x22")
+    if len(text) > longest:
+        text, cut = text[:longest], True
+    if cut:
+        text += "..."
+    return f'"{text}"' if not text or set(text) & set(" =") else text
+
+
+def line(event: str, fields: dict[str, object]) -> str:
+    """Give the text of one line, without its line break."""
+    words = [f"event={event}", *(f"{name}={clean(value)}" for name, value in fields.items())]
+    return PREFIX + " ".join(words)

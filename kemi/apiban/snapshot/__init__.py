@@ -1,0 +1,15 @@
+"""The snapshot: what is banned now, compiled into flat columns that every SIP worker maps."""
+
+from apiban.snapshot.compile import Ranges, compile_ranges
+from apiban.snapshot.file import load_snapshot, map_snapshot, write_snapshot
+from apiban.snapshot.format import Snapshot, encode_snapshot
+
+__all__ = [
+    "Ranges",
+    "Snapshot",
+    "compile_ranges",
+    "encode_snapshot",
+    "load_snapshot",
+    "map_snapshot",
+    "write_snapshot",
+]

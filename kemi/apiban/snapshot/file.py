@@ -1,0 +1,91 @@
+"""Snapshot files: written whole, replaced by rename, never changed in place."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from pathlib import Path
+
+from apiban.errors import SnapshotError
+from apiban.snapshot.format import Snapshot
+
+__all__ = ["load_snapshot", "map_snapshot", "write_snapshot"]
+
+
+def write_snapshot(path: Path, content: bytes) -> None:
+    """Put ``content`` at ``path``: after a crash at any moment the old or the new file is whole.
+
+    Raises:
+        SnapshotError: it could not be written; what was at ``path`` is untouched.
+
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with scratch.open("wb") as file:
+            os.fchmod(file.fileno(), 0o440)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        _verify(scratch)
+        scratch.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise SnapshotError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+
+
+def map_snapshot(path: Path) -> Snapshot:
+    """Map a file for reading, checking its header and size alone.
+
+    Raises:
+        SnapshotError: it is missing, or no snapshot.
+
+    """
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    except (OSError, ValueError) as error:
+        raise SnapshotError(f"{path}: cannot be mapped: {_why(error)}") from None
+    return Snapshot(memoryview(mapped))
+
+
+def load_snapshot(path: Path) -> Snapshot:
+    """Copy a file into memory that processes forked later share, and verify all of it.
+
+    A mapped file that somebody cuts short in place kills the process that reads it; the copy has
+    no such name on disk. So the durable file is only ever read, never kept mapped.
+
+    Raises:
+        SnapshotError: it is missing, damaged, or of an unknown format.
+
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SnapshotError(f"{path}: cannot be read: {_why(error)}") from None
+    shared = mmap.mmap(-1, max(len(content), 1))
+    shared.write(content)
+    snapshot = Snapshot(memoryview(shared).toreadonly()[: len(content)])
+    snapshot.verify()
+    return snapshot
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)
+
+
+def _verify(path: Path) -> None:
+    Snapshot(memoryview(path.read_bytes())).verify()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

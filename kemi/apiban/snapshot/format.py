@@ -1,0 +1,185 @@
+"""The snapshot's bytes, and the look-up in them.
+
+In the machine's own byte order (the file never leaves it), columns aligned to 8 bytes::
+
+    header   64 bytes: magic, format, mode, generation, created, counts, checksums (see _HEADER)
+    IPv4     first[n4] u32, last[n4] u32, expires[n4] u32
+    IPv6     first_high[n6] u64, first_low[n6] u64, last_high, last_low u64, expires[n6] u32
+
+``expires`` is in seconds since 1970; an entry is alive while ``now < expires``. The publisher
+verifies the checksum of the whole file; a reader that maps it checks the header and the size
+alone, so that a new list never makes a packet wait.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from typing import Final, Literal
+
+from apiban.address import pack
+from apiban.errors import AddressError, SnapshotError
+from apiban.settings.model import Mode
+from apiban.snapshot.compile import Range, Ranges
+
+__all__ = ["FOREVER", "Snapshot", "encode_snapshot"]
+
+FOREVER: Final = 0xFFFFFFFF
+
+_Code = Literal["I", "Q"]
+
+_MAGIC: Final = b"APIBANSN"
+_FORMAT: Final = 1
+# magic, format, mode, generation, created, IPv4 count, IPv6 count, body's CRC, spare, header's CRC
+_HEADER: Final = struct.Struct("=8sIIQQIIIxxxx12xI")
+_LOW: Final = (1 << 64) - 1
+
+
+def _padded(column: bytes) -> bytes:
+    return column + bytes(-len(column) % 8)
+
+
+def _column(code: _Code, numbers: Iterable[int]) -> bytes:
+    return _padded(array(code, numbers).tobytes())
+
+
+def encode_snapshot(
+    *, generation: int, created: float, mode: Mode, ipv4: Ranges, ipv6: Ranges
+) -> bytes:
+    """Give the file's bytes for sorted, disjoint ranges of either family."""
+    body = b"".join(
+        (
+            _column("I", (first for first, _, _ in ipv4)),
+            _column("I", (last for _, last, _ in ipv4)),
+            _column("I", (expires for _, _, expires in ipv4)),
+            _column("Q", (first >> 64 for first, _, _ in ipv6)),
+            _column("Q", (first & _LOW for first, _, _ in ipv6)),
+            _column("Q", (last >> 64 for _, last, _ in ipv6)),
+            _column("Q", (last & _LOW for _, last, _ in ipv6)),
+            _column("I", (expires for _, _, expires in ipv6)),
+        )
+    )
+    fields = (_MAGIC, _FORMAT, mode, generation, int(created), len(ipv4), len(ipv6))
+    unsigned = _HEADER.pack(*fields, zlib.crc32(body), 0)
+    return _HEADER.pack(*fields, zlib.crc32(body), zlib.crc32(unsigned[:-4])) + body
+
+
+class Snapshot:
+    """A snapshot over any buffer of its bytes; the columns are views, nothing is copied.
+
+    Raises:
+        SnapshotError: the buffer is no snapshot of this format, or not as long as it says.
+
+    """
+
+    __slots__ = (
+        "_body",
+        "_crc",
+        "_expires4",
+        "_expires6",
+        "_first4",
+        "_high6",
+        "_last4",
+        "_last_high6",
+        "_last_low6",
+        "_low6",
+        "buffer",
+        "created",
+        "generation",
+        "mode",
+    )
+
+    def __init__(self, buffer: memoryview) -> None:
+        if len(buffer) < _HEADER.size:
+            raise SnapshotError("the snapshot is shorter than its header")
+        magic, form, mode, generation, created, n4, n6, crc, header_crc = _HEADER.unpack_from(
+            buffer
+        )
+        if magic != _MAGIC:
+            raise SnapshotError("the file is not a snapshot")
+        if form != _FORMAT:
+            raise SnapshotError(f"the snapshot has format {form}; this version knows {_FORMAT}")
+        if zlib.crc32(buffer[: _HEADER.size - 4]) != header_crc or mode not in set(Mode):
+            raise SnapshotError("the snapshot's header is damaged")
+        self.buffer = buffer
+        self.mode = Mode(mode)
+        self.generation: int = generation
+        self.created: int = created
+        self._crc: int = crc
+        self._body = buffer[_HEADER.size :]
+        if len(self._body) != 3 * _aligned(4 * n4) + 4 * 8 * n6 + _aligned(4 * n6):
+            raise SnapshotError("the snapshot is cut short, or longer than its header says")
+        columns = _Columns(self._body)
+        self._first4 = columns.take("I", n4)
+        self._last4 = columns.take("I", n4)
+        self._expires4 = columns.take("I", n4)
+        self._high6 = columns.take("Q", n6)
+        self._low6 = columns.take("Q", n6)
+        self._last_high6 = columns.take("Q", n6)
+        self._last_low6 = columns.take("Q", n6)
+        self._expires6 = columns.take("I", n6)
+
+    def __len__(self) -> int:
+        """Give the number of ranges."""
+        return len(self._first4) + len(self._high6)
+
+    def verify(self) -> None:
+        """Check every byte: for the publisher and for the start, not for a worker.
+
+        Raises:
+            SnapshotError: the bytes are not those that were written.
+
+        """
+        if zlib.crc32(self._body) != self._crc:
+            raise SnapshotError("the snapshot's checksum does not match its bytes")
+
+    def expires(self, source: str) -> int:
+        """Give when the ban of this source ends (seconds since 1970); 0 when there is none.
+
+        ``source`` is an address in any spelling; what is no address is not banned.
+        """
+        try:
+            raw = pack(source)
+        except AddressError:
+            return 0
+        if len(raw) == 4:
+            number = int.from_bytes(raw, "big")
+            at = bisect_right(self._first4, number) - 1
+            return self._expires4[at] if at >= 0 and number <= self._last4[at] else 0
+        high, low = int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:], "big")
+        # The last range that starts at or before (high, low): the columns sort as pairs.
+        stop = bisect_right(self._high6, high)
+        start = bisect_left(self._high6, high, 0, stop)
+        at = bisect_right(self._low6, low, start, stop) - 1
+        if at < 0 or (high, low) > (self._last_high6[at], self._last_low6[at]):
+            return 0
+        return self._expires6[at]
+
+    def ranges(self) -> Iterable[tuple[int, Range]]:
+        """Give (family, range) for each range: for tools, not for packets."""
+        for at, first in enumerate(self._first4):
+            yield 4, (first, self._last4[at], self._expires4[at])
+        for at, high in enumerate(self._high6):
+            first = high << 64 | self._low6[at]
+            yield 6, (first, self._last_high6[at] << 64 | self._last_low6[at], self._expires6[at])
+
+
+def _aligned(size: int) -> int:
+    return size + -size % 8
+
+
+class _Columns:
+    """Cuts the body into its columns."""
+
+    def __init__(self, body: memoryview) -> None:
+        self._body = body
+        self._at = 0
+
+    def take(self, code: _Code, count: int) -> memoryview[int]:
+        size = count * (8 if code == "Q" else 4)
+        column = self._body[self._at : self._at + size]
+        self._at += _aligned(size)
+        return column.cast(code)

@@ -1,0 +1,85 @@
+"""The store's schema, as named steps; each is applied once, in one transaction of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from apiban.errors import StoreTooNew
+
+__all__ = ["MIGRATIONS", "migrate"]
+
+MIGRATIONS: Final[tuple[tuple[str, str], ...]] = (
+    (
+        "first tables",
+        """
+        CREATE TABLE entry (
+            -- first and last are 4 or 16 bytes, big-endian: they sort as the numbers do.
+            family INTEGER NOT NULL,
+            first BLOB NOT NULL,
+            last BLOB NOT NULL,
+            source TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            first_listed REAL NOT NULL,
+            last_listed REAL NOT NULL,
+            expires REAL NOT NULL,
+            seen_pass INTEGER NOT NULL,
+            PRIMARY KEY (family, first, last, source)
+        ) WITHOUT ROWID;
+        CREATE INDEX entry_by_expiry ON entry (source, expires);
+        CREATE TABLE allow (
+            family INTEGER NOT NULL,
+            first BLOB NOT NULL,
+            last BLOB NOT NULL,
+            reason TEXT NOT NULL,
+            added REAL NOT NULL,
+            expires REAL,
+            PRIMARY KEY (family, first, last)
+        ) WITHOUT ROWID;
+        CREATE TABLE feed (
+            name TEXT PRIMARY KEY,
+            identity TEXT NOT NULL,
+            cursor TEXT,
+            complete_at REAL,
+            pass_number INTEGER NOT NULL,
+            pass_cursor TEXT,
+            pass_started REAL,
+            pass_ended REAL,
+            held INTEGER NOT NULL
+        );
+        CREATE TABLE request (
+            id INTEGER PRIMARY KEY,
+            feed TEXT NOT NULL,
+            boot TEXT NOT NULL,
+            until REAL NOT NULL
+        );
+        CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+        CREATE TABLE journal (
+            id INTEGER PRIMARY KEY,
+            at REAL NOT NULL,
+            action TEXT NOT NULL,
+            source TEXT NOT NULL,
+            what TEXT NOT NULL
+        );
+        """,
+    ),
+)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the schema to this version's.
+
+    Raises:
+        StoreTooNew: a newer version wrote it; nothing was touched.
+        sqlite3.Error: it cannot be read or written.
+
+    """
+    (done,) = connection.execute("PRAGMA user_version").fetchone()
+    if done > len(MIGRATIONS):
+        raise StoreTooNew(
+            f"the store is of version {done}, and this package knows {len(MIGRATIONS)}: "
+            "install the newer package again, or move the store away"
+        )
+    for number, (_, script) in enumerate(MIGRATIONS[done:], start=done + 1):
+        # executescript would commit on its own: the step and its number go in together.
+        connection.executescript(f"BEGIN IMMEDIATE;{script};PRAGMA user_version={number};COMMIT;")

@@ -1,0 +1,58 @@
+"""Never more than N requests in any W seconds, whatever happens to us or to the clock.
+
+A sliding window over stored times. Each request is noted *before* it is sent, at the latest time
+at which the feed may count it (its deadline), and set to the time of its answer afterwards: so a
+process that dies in between, or a slow network, cannot bring six requests into one window.
+
+Times are uptime, which nobody can set. After a reboot the only sure thing is that a request of
+an earlier boot is at least as old as this boot.
+"""
+
+from __future__ import annotations
+
+from apiban.clock import Clock
+from apiban.store import SentRequest, Store
+
+__all__ = ["Budget"]
+
+
+class Budget:
+    """The rate limit of one feed, kept in the store."""
+
+    def __init__(self, store: Store, clock: Clock, feed: str, *, limit: int, window: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._feed = feed
+        self._limit = limit
+        self._window = window
+
+    def wait(self) -> float:
+        """Give the seconds until a request may be sent; 0 when it may be now."""
+        now = self._clock.uptime()
+        frees = sorted(self._frees_at(request) for request in self._store.requests(self._feed))
+        counted = [at for at in frees if at > now]
+        if len(counted) < self._limit:
+            return 0.0
+        return counted[len(counted) - self._limit] - now
+
+    def spend(self, timeout: float) -> int:
+        """Note a request that ends within ``timeout`` seconds; give its number.
+
+        Raises:
+            StoreError: it could not be noted, and so must not be sent.
+
+        """
+        now, boot = self._clock.uptime(), self._clock.boot()
+        if now > self._window:
+            self._store.forget_requests(self._feed, boot=boot, before=now - self._window)
+        return self._store.add_request(self._feed, SentRequest(boot, now + timeout))
+
+    def settle(self, number: int) -> None:
+        """Note that the request's answer, or its failure, is here."""
+        self._store.settle_request(number, self._clock.uptime())
+
+    def _frees_at(self, request: SentRequest) -> float:
+        """Give the uptime from which a request does not count any more."""
+        if request.boot == self._clock.boot():
+            return request.until + self._window
+        return self._window
