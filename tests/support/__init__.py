@@ -1,0 +1,1 @@
+"""What the tests share: a clock to turn by hand, feeds that misbehave, SIP packets, nodes."""
