@@ -22,6 +22,7 @@ __all__ = ["Keeper"]
 
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 60.0
+_LONGEST_PAUSE_KILLED: Final = 2.0
 _GOOD_AFTER: Final = 10.0
 _LONGEST_LINE: Final = 1000
 _LINES_A_TICK: Final = 20
@@ -139,6 +140,8 @@ class Keeper:
                     pipe.close()
         if self._clock.uptime() - self._started > _GOOD_AFTER:
             self._pause = _FIRST_PAUSE
+        if child.returncode < 0:  # a signal ended it, so nothing is wrong with it
+            self._pause = min(self._pause, _LONGEST_PAUSE_KILLED)
         self._log("sync-ended", status=child.returncode, next_try_in=self._longer_pause())
 
     def _longer_pause(self) -> float:

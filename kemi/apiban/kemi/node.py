@@ -200,7 +200,14 @@ class Node:
         return done.returncode == 0
 
     def _load(self, generation: int) -> Snapshot:
-        return map_snapshot(runtime_path(self.settings.paths.runtime, generation))
+        """Map the runtime file; where that is gone, a copy of the durable one serves."""
+        try:
+            return map_snapshot(runtime_path(self.settings.paths.runtime, generation))
+        except SnapshotError:
+            snapshot = load_snapshot(durable_path(self.settings.paths.state))
+            if snapshot.generation < generation:
+                raise
+            return snapshot
 
     # Settings ----------------------------------------------------------------------------------
 

@@ -63,6 +63,7 @@ class FeedSettings:
     window: float
     reconcile_every: float
     confirm_passes: int
+    confirm_after: float
     retry_unauthorized: float
     ban_for: float
     stale_max: float

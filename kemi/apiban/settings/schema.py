@@ -171,6 +171,7 @@ SCHEMA: Final[tuple[Setting, ...]] = (
     Setting("feed.window", _number(1, 3600), 120.0),
     Setting("feed.reconcile_every", _number(1, 30 * _DAY), _DAY),
     Setting("feed.confirm_passes", _number(1, 100, whole=True), 3),
+    Setting("feed.confirm_after", _number(0, 30 * _DAY), _DAY),
     Setting("feed.retry_unauthorized", _number(1, _DAY), 900.0),
     Setting("feed.ban_for", _number(1, 365 * _DAY), 7 * _DAY),
     Setting("feed.stale_max", _number(0, 365 * _DAY), 7 * _DAY),

@@ -45,7 +45,8 @@ MIGRATIONS: Final[tuple[tuple[str, str], ...]] = (
             pass_cursor TEXT,
             pass_started REAL,
             pass_ended REAL,
-            held INTEGER NOT NULL
+            held INTEGER NOT NULL,
+            held_since REAL
         );
         CREATE TABLE request (
             id INTEGER PRIMARY KEY,

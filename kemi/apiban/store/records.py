@@ -17,8 +17,8 @@ class FeedState:
 
     ``cursor`` asks for what is new; None until the first full pass came to the list's end.
     ``complete_at`` is when the feed last said that there is nothing more.
-    ``pass_cursor`` is the full pass's own, None when none is under way; ``held`` counts the
-    complete passes in a row that would have removed too much.
+    ``pass_cursor`` is the full pass's own; ``held`` counts the
+    complete passes in a row that would have removed too much, the first at ``held_since``.
     """
 
     identity: str
@@ -29,6 +29,7 @@ class FeedState:
     pass_started: float | None = None
     pass_ended: float | None = None
     held: int = 0
+    held_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,7 +214,7 @@ class Store:
         with self._errors():
             row = self._db.execute(
                 "SELECT identity, cursor, complete_at, pass_number, pass_cursor, pass_started,"
-                " pass_ended, held FROM feed WHERE name = ?",
+                " pass_ended, held, held_since FROM feed WHERE name = ?",
                 (name,),
             ).fetchone()
         if row is None:
@@ -295,7 +295,7 @@ class Store:
 
     def _write_feed(self, name: str, state: FeedState) -> None:
         self._db.execute(
-            "INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (name, *astuple(state)),
         )
 

@@ -210,7 +210,6 @@ class Sync:
         number = self._state.pass_number
         total = self._store.count(FEED_SOURCE)
         unseen = self._store.count_unseen(FEED_SOURCE, pass_number=number, before=before)
-        held = self._state.held + 1 if unseen > total / 2 else 0
         cursors = [int(text) for text in (self._state.cursor, self._state.pass_cursor) if text]
         self._state = replace(
             self._state,
@@ -218,23 +217,24 @@ class Sync:
             pass_cursor=None,
             pass_started=None,
             pass_ended=now,
-            held=held,
         )
-        if 0 < held < self._settings.confirm_passes:
+        if unseen > total / 2 and not self._is_confirmed(now):
             self._store.save_feed(FEED_SOURCE, self._state)
-            self._log(
-                "pass-held",
-                number=number,
-                total=total,
-                would_remove=unseen,
-                passes=f"{held}/{self._settings.confirm_passes}",
-            )
+            passes = f"{self._state.held}/{self._settings.confirm_passes}"
+            self._log("pass-held", number=number, total=total, would_remove=unseen, passes=passes)
             return
-        self._state = replace(self._state, held=0)
+        self._state = replace(self._state, held=0, held_since=None)
         removed = self._store.remove_unseen(FEED_SOURCE, state=self._state, before=before, now=now)
         self._log("pass-end", number=number, total=total - removed, removed=removed)
         if removed:
             self._changed()
+
+    def _is_confirmed(self, now: float) -> bool:
+        """Count a pass that would remove too much; enough of them, over long enough, are right."""
+        held, since = self._state.held + 1, self._state.held_since
+        since = now if since is None or since > now else since
+        self._state = replace(self._state, held=held, held_since=since)
+        return held >= self._settings.confirm_passes and now - since >= self._settings.confirm_after
 
     # Health ------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
@@ -45,7 +46,7 @@ class Kamailio:
     ) -> None:
         self.folder = folder
         self.log_file = folder / "kamailio.log"
-        self.control = f"unix:{folder}/ctl"
+        self.control = f"unix:{folder}/kamailio_ctl"
         self._environ = {**environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         self._command = [
             *prefix,
@@ -53,7 +54,7 @@ class Kamailio:
             *("-P", str(folder / "pid"), "-Y", str(folder)),
             *options,
             *(word for one in listen for word in ("-l", one)),
-            *("-A", f'APIBAN_SCRIPT="{script}"', "-A", f'APIBAN_CTL="{self.control}"'),
+            *("-A", f'APIBAN_SCRIPT="{script}"'),
             *("-A", f"APIBAN_WORKERS={workers}", "-A", "WITH_STDERR"),
             *(word for one in defines for word in ("-A", one)),
         ]
@@ -68,7 +69,7 @@ class Kamailio:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(OSError):
-            (self.folder / "ctl").unlink()
+            (self.folder / "kamailio_ctl").unlink()
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -80,7 +81,7 @@ class Kamailio:
             )
         give_up = time.monotonic() + _START_TIMEOUT
         while self._process.poll() is None and time.monotonic() < give_up:
-            if (self.folder / "ctl").exists() and self._answers():
+            if (self.folder / "kamailio_ctl").exists() and self._answers():
                 return self
             time.sleep(0.05)
         self.stop()
@@ -90,15 +91,14 @@ class Kamailio:
         """End it and give its exit status."""
         if self._process is None:
             return 0
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(_STOP_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                # Its children share its session, and nobody else does.
+        # Its children share its process group, and nobody else does. A child that is just being
+        # forked misses a signal, and the main process would wait for it: so it is sent again.
+        for number, seconds in ((signal.SIGTERM, 1.0), (signal.SIGTERM, _STOP_TIMEOUT), (9, None)):
+            if self._process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, 9)
-                self._process.wait()
+                    os.killpg(self._process.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(seconds)
         return self._process.returncode
 
     def __enter__(self) -> Self:
