@@ -207,18 +207,25 @@ class Board:
             words[at + DROPPED], words[at + WOULD_DROP], words[at + PASSED], words[at + FAULTS]
         )
 
-    def may_say(self, fingerprint: int, *, now: float, interval: float, limit: int) -> bool:
-        """Tell whether a first drop deserves its line, and count it.
+    def claim(self, fingerprint: int, *, now: float, slot: int) -> bool:
+        """Claim a source's first-drop line for the process of ``slot``; once an hour a source.
 
-        Once an hour for a source, whichever worker met it, and ``limit`` lines an interval for
-        all of them together. ``fingerprint`` is 32 bits of the source's address.
+        ``fingerprint`` is 32 bits of the source's address. Two processes that meet a source in
+        the same moment may both claim it: the later claim is the one that ``may_say`` honours.
         """
-        met = _HEAD + fingerprint % _MET
-        hour = int(now // 3600) & 0xFFFF_FFFF
-        mark = (fingerprint & 0xFFFF_FFFF) << 32 | hour
-        if self.words[met] == mark:
+        met, mark = self._mark(fingerprint, now, slot)
+        if self.words[met] >> 16 == mark >> 16:
             return False
         self.words[met] = mark
+        return True
+
+    def may_say(
+        self, fingerprint: int, *, now: float, slot: int, interval: float, limit: int
+    ) -> bool:
+        """Tell whether the claim still holds, and count it: ``limit`` lines an interval for all."""
+        met, mark = self._mark(fingerprint, now, slot)
+        if self.words[met] != mark:
+            return False
         period = int(now // interval) & 0xFFFF_FFFF
         said = self.words[_AT_SAID]
         count = said & 0xFFFF if said >> 32 == period else 0
@@ -226,3 +233,10 @@ class Board:
             return False
         self.words[_AT_SAID] = period << 32 | (count + 1)
         return True
+
+    @staticmethod
+    def _mark(fingerprint: int, now: float, slot: int) -> tuple[int, int]:
+        """Give the word of a source, and what it holds: fingerprint, hour, and who claimed it."""
+        hour = int(now // 3600) & 0xFFFF
+        mark = (fingerprint & 0xFFFF_FFFF) << 32 | hour << 16 | slot & 0xFFFF
+        return _HEAD + fingerprint % _MET, mark

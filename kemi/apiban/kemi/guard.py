@@ -166,11 +166,10 @@ class Guard:
     def _say_first(self, source: str, event: str, variable: str) -> None:
         """Say the first drop of a source; a fault in saying so does not save it."""
         try:
-            settings = self.log_settings
+            settings, board, slot = self.log_settings, self._board, self._slot
             now = self._clock.now()
             mark = zlib.crc32(pack(source))
-            limit, interval = settings.first_drops, settings.interval
-            if not self._board.may_say(mark, now=now, interval=interval, limit=limit):
+            if not board.claim(mark, now=now, slot=slot):
                 return
             if variable == "$si":
                 transport, port, message = self._get("$proto"), self._get("$sp"), self._get("$mb")
@@ -178,6 +177,9 @@ class Guard:
                 number = self._get("$rcv(proto)")
                 transport = _TRANSPORTS.get(number, "?") if isinstance(number, int) else "?"
                 port, message = self._get("$rcv(srcport)"), self._get("$rcv(buf)")
+            limit, interval = settings.first_drops, settings.interval
+            if not board.may_say(mark, now=now, slot=slot, interval=interval, limit=limit):
+                return
             self._log(
                 event,
                 source=source,

@@ -7,6 +7,7 @@ may read, and later write, through their own connection.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,9 @@ class Store:
                 # A page arrives a few times a minute at most: the disk may take its time.
                 self._db.execute("PRAGMA synchronous=FULL")
                 migrate(self._db)
+                # SQLite gives the files beside it the same mode: a group may work together.
+                with contextlib.suppress(OSError):
+                    path.chmod(0o660)
             except BaseException:
                 self._db.close()
                 raise

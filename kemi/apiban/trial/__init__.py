@@ -1,1 +1,4 @@
-"""What a trial against a real Kamailio needs: to start it, and to load it."""
+"""The main job tried out for real: Kamailio with the module, under SIPp, on one machine.
+
+``bin/run`` is its entry; the integration tests use its parts.
+"""

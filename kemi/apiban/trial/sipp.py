@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import ipaddress
 import re
 import resource
 import shutil
@@ -26,7 +25,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from apiban.errors import ApibanError
 
@@ -110,11 +109,11 @@ def expectation(scenarios: Path, scenario: str) -> Expectation:
     """Read a scenario's ``expect.toml``."""
     try:
         toml = tomllib.loads((scenarios / scenario / "expect.toml").read_text("utf-8"))
-        lists = (tuple(map(str, toml[name])) for name in ("transports", "options"))
-        numbers = (float(toml["success_ratio"]), int(toml["rate"]), int(toml["count"]))
-        transports, options = lists
-        return Expectation(transports, str(toml["answers"]), *numbers, options)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        values: dict[str, Any] = {
+            name: tuple(one) if isinstance(one, list) else one for name, one in toml.items()
+        }
+        return Expectation(**values)
+    except (OSError, ValueError, TypeError) as error:
         raise SippError(f"scenario {scenario}: expect.toml: {error!r}") from error
 
 
@@ -145,17 +144,13 @@ def command(what: Load | Server, port: int, scenarios: Path) -> list[str]:
     return ["sipp", what.target, *words]
 
 
-def start(load: Load, scenarios: Path, workdir: Path) -> Sipp:
-    """Start a client; it is sending, or done, when this returns."""
-    return _launch(load, scenarios, workdir)
-
-
 def serve(server: Server, scenarios: Path, workdir: Path) -> Sipp:
     """Start a server; it listens when this returns, and runs until it is stopped."""
-    return _launch(server, scenarios, workdir)
+    return start(server, scenarios, workdir)
 
 
-def _launch(what: Load | Server, scenarios: Path, workdir: Path) -> Sipp:
+def start(what: Load | Server, scenarios: Path, workdir: Path) -> Sipp:
+    """Start a client; it is sending, or done, when this returns."""
     if shutil.which("sipp") is None:
         raise SippError("sipp is not in PATH (Debian has it in sip-tester)")
     if what.transport not in expectation(scenarios, what.scenario).transports:
@@ -178,13 +173,13 @@ def _launch(what: Load | Server, scenarios: Path, workdir: Path) -> Sipp:
 
 def _free_port(ip: str, transport: str) -> int:
     """Let the system choose: by itself SIPp takes 5060 or the next, which others are to have."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
     try:
-        family = socket.AF_INET6 if ipaddress.ip_address(ip).version == 6 else socket.AF_INET
-        kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
         with socket.socket(family, kind) as one:
             one.bind((ip, 0))
             return int(one.getsockname()[1])
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise SippError(f"cannot bind {ip}: {error}") from error
 
 
@@ -199,6 +194,7 @@ class Sipp:
                 start_new_session=True,  # ^C is for us; we end SIPp
             )  # fmt: skip
         self.pid = self._process.pid
+        self._stat = folder / "stat.csv"
         self._counts = folder / f"{_NAME}_{self.pid}_counts.csv"
 
     def __enter__(self) -> Self:
@@ -208,9 +204,10 @@ class Sipp:
         self._end()
 
     def wait_for_start(self) -> None:
-        """Return once its sockets are bound: only then SIPp writes its first line of numbers."""
+        """Return once its sockets are bound: then SIPp writes its first line of numbers."""
         deadline = time.monotonic() + _START_TIMEOUT
-        while not any(_rows(self._counts)):
+        # It writes one too when it gives up.
+        while next(_rows(self._stat), {"FatalErrors(C)": "1"})["FatalErrors(C)"] != "0":
             if self._process.poll() is not None:
                 raise self._error(f"ended at once with status {self._process.returncode}")
             if time.monotonic() > deadline:
@@ -232,6 +229,8 @@ class Sipp:
 
     def stop(self, grace: float = 6.0) -> Result:
         """End it: no new calls, ``grace`` seconds for the open ones, then by force."""
+        if self._process.poll() is not None:
+            return self.wait()
         # Never SIGUSR1 twice: SIPp would forget its open calls, and wait for them for ever.
         self._end((signal.SIGUSR1, grace))
         return self._result()
@@ -245,7 +244,7 @@ class Sipp:
 
     def _result(self) -> Result:
         try:
-            return read_result(self.folder / "stat.csv", self._counts, self._process.returncode)
+            return read_result(self._stat, self._counts, self._process.returncode)
         except (ValueError, KeyError, IndexError) as error:
             raise self._error(f"left no numbers ({error!r})") from error
 
@@ -266,11 +265,13 @@ def read_result(stat: Path, counts: Path, exit_status: int) -> Result:
         elif kind in {"Recv", "Retrans", "Unexp"}:
             received += int(value)
     # What came for calls that are over, and requests that SIPp answers by itself.
-    received += sum(int(last[f"{name}(C)"]) for name in ("OutOfCallMsgs", "DeadCallMsgs"))
-    received += int(last["AutoAnswered(C)"])
+    others = ("OutOfCallMsgs(C)", "DeadCallMsgs(C)", "AutoAnswered(C)")
+    received += sum(int(last[name]) for name in others)
     calls = last["TotalCallCreated"]
-    began = _moment(last["StartTime"])
-    all_created = next(row for row in reports if row["TotalCallCreated"] == calls)
+    created = next(row["CurrentTime"] for row in reports if row["TotalCallCreated"] == calls)
+    # SIPp writes date, time, and the seconds since 1970.
+    moments = (last["StartTime"], created, last["CurrentTime"])
+    began, sending, ended = (float(text.rsplit("\t", 1)[-1]) for text in moments)
     times = _rows(counts.with_name(counts.name.replace("_counts", "_rtt")))
     return Result(
         sent,
@@ -278,16 +279,11 @@ def read_result(stat: Path, counts: Path, exit_status: int) -> Result:
         int(calls),
         int(last["SuccessfulCall(C)"]),
         int(last["FailedCall(C)"]),
-        _moment(last["CurrentTime"]) - began,
-        _moment(all_created["CurrentTime"]) - began,
+        ended - began,
+        sending - began,
         exit_status,
         tuple(float(row["response_time_ms"]) / 1000 for row in times if row["rtd_no"] == "1"),
     )
-
-
-def _moment(text: str) -> float:
-    """Give the seconds since 1970, which SIPp writes after date and time."""
-    return float(text.rsplit("\t", 1)[-1])
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, str]]:

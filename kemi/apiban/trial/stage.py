@@ -1,0 +1,91 @@
+"""Everything that a trial needs around Kamailio: a feed with a sample list, and an upstream."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from apiban.trial.kamailio import KamailioError
+
+__all__ = ["CALLER", "CONTROL", "LISTED", "UPSTREAM", "free_port", "sample_feed", "write_settings"]
+
+LISTED: Final = tuple(f"127.0.1.{number}" for number in range(1, 5))
+CALLER: Final = "127.0.2.1"
+CONTROL: Final = "127.0.3.1"
+UPSTREAM: Final = "127.0.4.1"
+
+_START_TIMEOUT: Final = 15.0
+
+
+def free_port(host: str) -> int:
+    """Give a port that nobody has, for UDP and TCP alike."""
+    while True:
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            tcp.bind((host, 0))
+            port = int(tcp.getsockname()[1])
+            with contextlib.suppress(OSError):
+                udp.bind((host, port))
+                return port
+
+
+@contextmanager
+def sample_feed(folder: Path) -> Iterator[tuple[str, str]]:
+    """Serve a sample list of two pages; give the URL and the key."""
+    sample = folder / "sample-list.txt"
+    others = [f"198.51.100.{number}" for number in range(1, 255)]
+    sample.write_text(
+        "# the sources of the flood, then some of the documentation's addresses\n"
+        + "\n".join((*LISTED, *others))
+        + "\n",
+        encoding="utf-8",
+    )
+    key = secrets.token_hex(16)
+    port = free_port("127.0.0.1")
+    environ = {**os.environ, "APIBAN_FEED_SERVER_KEY": key}
+    with (folder / "feed.log").open("wb") as log:
+        feed = subprocess.Popen(
+            [sys.executable, "-m", "apiban.feed.server", "--list", sample, "--port", str(port)],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        _wait_for_port(port, feed)
+        yield f"http://127.0.0.1:{port}/api/", key
+    finally:
+        feed.terminate()
+        try:
+            feed.wait(5)
+        except subprocess.TimeoutExpired:
+            feed.kill()
+            feed.wait()
+
+
+def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    give_up = time.monotonic() + _START_TIMEOUT
+    while time.monotonic() < give_up and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise KamailioError("the local feed did not start; see feed.log")
+
+
+def write_settings(path: Path, *, url: str, key: str, upstream: str) -> None:
+    """Write the trial's settings, readable for nobody else."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(
+            f'[feed]\nurl = "{url}"\nkey = "{key}"\n'
+            "# The trial's sources are on loopback, which a feed may not list otherwise.\n"
+            f'accept_private = true\n[edge]\nupstreams = ["{upstream}"]\n'
+        )
