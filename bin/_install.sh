@@ -9,7 +9,7 @@ export PATH="/usr/sbin:/usr/bin:/sbin:/bin:$PATH"
 
 packages=(
   kamailio kamailio-python3-modules kamailio-extra-modules kamailio-utils-modules
-  kamailio-tls-modules sip-tester python3 python3-venv iproute2 openssl ca-certificates
+  kamailio-tls-modules sip-tester netbase python3 python3-venv iproute2 openssl ca-certificates
 )
 
 say() { printf '%s\n' "$*" >&2; }

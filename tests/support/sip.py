@@ -104,7 +104,7 @@ class Upstream:
         self.address, self.port = address, self.socket.getsockname()[1]
         self.received: list[bytes] = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._serve)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     @property
