@@ -63,8 +63,13 @@ def _pass(*_: object) -> int:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text.encode("ascii", "backslashreplace").decode("ascii")[:800]
+    return _escaped(f"{type(error).__name__}: {error}")[:800]
+
+
+def _escaped(text: object) -> str:
+    """Make it one line of ASCII that can stand between double quotes."""
+    words = " ".join(str(text).split()).replace('"', "'")
+    return words.encode("ascii", "backslashreplace").decode("ascii")
 
 
 class Handler:
@@ -172,7 +177,9 @@ def mod_init() -> Handler:
                 'effect="the code that was running goes on"\n'
             )
         elif type(error).__name__ == "SettingsError":
-            KSR.crit(f'apiban: event=settings-refused reason="{error}" effect="not started"\n')
+            KSR.crit(
+                f'apiban: event=settings-refused reason="{_escaped(error)}" effect="not started"\n'
+            )
             sys.exit(1)
         else:
             KSR.err(

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from apiban.trial.sipp import SCENARIOS, Load, Server, expectation, serve, start
+
 from tests.support.node import NodeUnderTest, wait_for
 from tests.support.sip import Sender
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
 from apiban.trial.kamailio import CONFIGURATION
+
 from tests.support.node import NodeUnderTest
 
 pytestmark = pytest.mark.kamailio
@@ -26,7 +26,8 @@ BLOCK = "2001:db8:3::/48"
 def inside(network: str) -> Iterator[None]:
     """Move this thread, and what it starts meanwhile, into a network namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with open("/proc/thread-self/ns/net") as outside, open(f"/run/netns/{network}") as there:
+    here, other = Path("/proc/thread-self/ns/net"), Path("/run/netns") / network
+    with here.open() as outside, other.open() as there:
         assert libc.setns(there.fileno(), 0) == 0, "a network namespace is needed (run as root)"
         try:
             yield

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from kamailio_kemi_stubs import lists, live
-
 from apiban.log import EVENTS
 from apiban.trial.kamailio import SCRIPT
+from kamailio_kemi_stubs import lists, live
 
 pytestmark = pytest.mark.kamailio
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from apiban.trial.kamailio import SCRIPT
+
 from tests.support.node import NodeUnderTest, wait_for
 
 pytestmark = pytest.mark.kamailio

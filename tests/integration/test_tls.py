@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,14 @@ LISTED, GOOD = "127.0.1.5", "127.0.2.1"
 
 
 @pytest.fixture
-def node(make_node: Callable[..., NodeUnderTest], tmp_path: Path) -> Iterator[NodeUnderTest]:
+def node(make_node: Callable[..., NodeUnderTest], tmp_path: Path) -> NodeUnderTest:
     """Give a started node with a TLS listener and a certificate of its own making."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
-        + ["-subj", "/CN=edge.test", "-keyout", key, "-out", certificate],
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+            *("-subj", "/CN=edge.test", "-keyout", key, "-out", certificate),
+        ],
         check=True,
         capture_output=True,
     )
@@ -39,7 +41,7 @@ def node(make_node: Callable[..., NodeUnderTest], tmp_path: Path) -> Iterator[No
         ),
     )
     node.target = (HOST, port)
-    yield node.start()
+    return node.start()
 
 
 def ask_over_tls(source: str, node: NodeUnderTest) -> bytes:
@@ -47,13 +49,13 @@ def ask_over_tls(source: str, node: NodeUnderTest) -> bytes:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with socket.create_connection(node.target, 5, (source, 0)) as plain:
-        with context.wrap_socket(plain) as secure:
-            secure.send(message("OPTIONS", source, secure.getsockname()[1], "tls", HOST))
-            try:
-                return secure.recv(4096)
-            except (ConnectionError, ssl.SSLEOFError):
-                return b""
+    plain = socket.create_connection(node.target, 5, (source, 0))
+    with context.wrap_socket(plain) as secure:
+        secure.send(message("OPTIONS", source, secure.getsockname()[1], "tls", HOST))
+        try:
+            return secure.recv(4096)
+        except (ConnectionError, ssl.SSLEOFError):
+            return b""
 
 
 def test_tls(node: NodeUnderTest) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from apiban.trial.kamailio import SCRIPT
+
 from tests.support.node import NodeUnderTest, wait_for
 from tests.support.sip import Sender
 
@@ -127,7 +127,7 @@ def test_broken_package_at_the_start_passes_everything(
 
 @pytest.mark.parametrize("native", [False, True], ids=["kemi", "native"])
 def test_exception_and_missing_method_let_calls_through(
-    make_node: MakeNode, copied_script: Path, tmp_path: Path, native: bool
+    make_node: MakeNode, copied_script: Path, tmp_path: Path, *, native: bool
 ) -> None:
     """A gate that raises for each packet serves calls, counts it, and logs it once."""
     gate = copied_script.parent / "apiban" / "gate" / "gate.py"

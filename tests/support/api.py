@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from apiban.feed.answer import EndOfList
+
 from tests.support.feeds import ListFeed
 
 KEY = "sesame-open-5f1c"

@@ -11,6 +11,7 @@ from typing import Any
 
 from apiban.gate import Board
 from apiban.trial.kamailio import Kamailio
+
 from tests.support.api import KEY, Api
 from tests.support.sip import Upstream, ask
 
@@ -93,7 +94,7 @@ class NodeUnderTest:
         scratch.chmod(0o640)
         scratch.replace(self.settings_file)
 
-    def start(self, wait: bool = True) -> NodeUnderTest:
+    def start(self, *, wait: bool = True) -> NodeUnderTest:
         """Start, and wait for the first list if there is to be one."""
         self.kamailio.start()
         if wait:

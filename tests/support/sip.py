@@ -7,6 +7,7 @@ import itertools
 import select
 import socket
 import threading
+from typing import Self
 
 _numbers = itertools.count(1)
 
@@ -79,7 +80,7 @@ class Sender:
         except TimeoutError:
             return False
 
-    def __enter__(self) -> Sender:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -34,6 +34,7 @@ _WORDS: Final = _HEAD + _MET + _SLOTS * _SLOT
 _AT_MAGIC: Final = 0
 GENERATION: Final = 1
 SETTINGS: Final = 2
+CHANGES: Final = 5  # grows with either: the one word that the hot path looks at
 _AT_STARTED: Final = 3
 _AT_SAID: Final = 4
 
@@ -126,9 +127,14 @@ class Board:
 
         """
         try:
-            return cls(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise BoardError(f"{path}: cannot be opened: {error.strerror}") from None
+        try:
+            return cls(handle)
+        except BoardError:
+            os.close(handle)
+            raise
 
     @classmethod
     def _begin(cls, handle: int, now: float) -> Self:
@@ -151,10 +157,12 @@ class Board:
     def announce(self, generation: int) -> None:
         """Tell the workers that the snapshot of this generation is in place."""
         self.words[GENERATION] = generation
+        self.words[CHANGES] += 1
 
     def announce_settings(self) -> None:
         """Tell the workers that the settings were changed, and are good."""
         self.words[SETTINGS] += 1
+        self.words[CHANGES] += 1
 
     @staticmethod
     def slot_at(rank: int) -> int:

@@ -41,7 +41,12 @@ class Gate:
     @property
     def mode(self) -> Mode:
         """What happens to a listed source."""
-        return self.snapshot.mode if self.snapshot else Mode.OFF
+        return self.snapshot.mode if self.snapshot is not None else Mode.OFF
+
+    @property
+    def generation(self) -> int:
+        """Which snapshot is in use; 0 when there is none."""
+        return self.snapshot.generation if self.snapshot is not None else 0
 
     def is_banned(self, source: str) -> bool:
         """Tell whether the source is banned now, and remember it if so."""

@@ -13,7 +13,7 @@ from apiban.address import pack
 from apiban.errors import AddressError
 from apiban.kemi.guard import Guard
 from apiban.log import Log
-from apiban.settings.model import EdgeSettings, NodeSettings
+from apiban.settings.model import EdgeSettings
 
 if TYPE_CHECKING:
     from kamailio_kemi_stubs import Ksr
@@ -29,19 +29,16 @@ _SANITY: Final = (1511, 7)
 class Edge:
     """Routes requests for one process. Each ``ksr_...`` name is a KEMI callback's work."""
 
-    def __init__(
-        self, ksr: Ksr, guard: Guard, edge: EdgeSettings, node: NodeSettings, log: Log
-    ) -> None:
+    def __init__(self, ksr: Ksr, guard: Guard, edge: EdgeSettings, log: Log) -> None:
         self._ksr = ksr
         self._guard = guard
         self._log = log
-        self.use(edge, node)
+        self.use(edge)
 
-    def use(self, edge: EdgeSettings, node: NodeSettings) -> None:
+    def use(self, edge: EdgeSettings) -> None:
         """Route by these settings from now on."""
         self._upstreams = edge.upstreams
         self._inside = frozenset(pack(str(upstream.address)) for upstream in edge.upstreams)
-        self._peers = frozenset(pack(str(peer)) for peer in node.peers)
 
     def request_route(self) -> int:
         """Route one request."""
@@ -177,7 +174,8 @@ class Edge:
     def _refuse(self, method: object, host: object) -> None:
         ksr = self._ksr
         source = str(ksr.pv.get("$si"))
-        self._log("edge-refused", source=source, method=method, wanted=host)
+        if self._guard.may_say(source):
+            self._log("edge-refused", source=source, method=method, wanted=host)
         if method != "ACK":
             ksr.sl.send_reply(403, "Relaying refused")
 

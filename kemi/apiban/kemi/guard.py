@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 from apiban.address import pack
 from apiban.clock import Clock
-from apiban.errors import AddressError, ApibanError
+from apiban.errors import ApibanError
 from apiban.gate import Board, Gate
-from apiban.gate.board import DROPPED, FAULTS, GENERATION, PASSED, SETTINGS, WOULD_DROP
+from apiban.gate.board import CHANGES, DROPPED, FAULTS, PASSED, SETTINGS, WOULD_DROP
 from apiban.log import Log
 from apiban.settings.model import LogSettings, Mode
 from apiban.snapshot import Snapshot
@@ -75,7 +75,7 @@ class Guard:
         self.log_settings = log_settings
         self._load = load
         self._settings_changed = settings_changed
-        self._seen = board.generation
+        self._seen = -1  # the first message looks whether anything came since the list was chosen
         self._settings_seen = board.words[SETTINGS]
         self._quiet_until = 0.0
         self._slot = Board.slot_at(0)
@@ -84,7 +84,7 @@ class Guard:
     def sign_in(self, rank: int) -> None:
         """Begin to count for this process: to be called from ``child_init``."""
         self._slot = self._board.take_slot(rank, os.getpid())
-        self._board.use(self._slot, self._gate.snapshot.generation if self._gate.snapshot else 0)
+        self._board.use(self._slot, self._gate.generation)
         self._build()
 
     def count_fault(self, what: BaseException) -> None:
@@ -122,8 +122,8 @@ class Guard:
         def verdict(*_: object) -> int:
             nonlocal seen, hit, on_hit
             try:
-                if words[GENERATION] != seen:
-                    seen = words[GENERATION]
+                if words[CHANGES] != seen:
+                    seen = words[CHANGES]
                     hit, on_hit = refresh()
                 source = get(variable)
                 if source in listed:
@@ -138,10 +138,14 @@ class Guard:
 
     def _callback(self, verdict: Callable[..., int]) -> Callable[..., int]:
         drop = self._ksr.set_drop
+        count_fault = self._count_fault_safely
 
         def pre_parse(_msg: object = None) -> int:
             if verdict() == DROP:
-                drop()
+                try:
+                    drop()
+                except Exception as error:  # noqa: BLE001 - a fault of ours lets calls through
+                    count_fault(error)
             return PASS
 
         return pre_parse
@@ -166,10 +170,7 @@ class Guard:
     def _say_first(self, source: str, event: str, variable: str) -> None:
         """Say the first drop of a source; a fault in saying so does not save it."""
         try:
-            settings, board, slot = self.log_settings, self._board, self._slot
-            now = self._clock.now()
-            mark = zlib.crc32(pack(source))
-            if not board.claim(mark, now=now, slot=slot):
+            if not self._claim(source):
                 return
             if variable == "$si":
                 transport, port, message = self._get("$proto"), self._get("$sp"), self._get("$mb")
@@ -177,18 +178,34 @@ class Guard:
                 number = self._get("$rcv(proto)")
                 transport = _TRANSPORTS.get(number, "?") if isinstance(number, int) else "?"
                 port, message = self._get("$rcv(srcport)"), self._get("$rcv(buf)")
-            limit, interval = settings.first_drops, settings.interval
-            if not board.may_say(mark, now=now, slot=slot, interval=interval, limit=limit):
-                return
-            self._log(
-                event,
-                source=source,
-                transport=transport,
-                port=port,
-                line=_first_line(message),
-            )
-        except (AddressError, UnicodeError) as error:
+            if self._may_say(source):
+                self._log(
+                    event,
+                    source=source,
+                    transport=transport,
+                    port=port,
+                    line=_first_line(message),
+                )
+        except Exception as error:  # noqa: BLE001 - the verdict stands, said or not
             self._count_fault_safely(error)
+
+    def may_say(self, source: str) -> bool:
+        """Tell whether a line about a source is due: see ``log.first_drops``."""
+        return self._claim(source) and self._may_say(source)
+
+    def _claim(self, source: str) -> bool:
+        if not self.log_settings.first_drops:
+            return False
+        return self._board.claim(_fingerprint(source), now=self._clock.now(), slot=self._slot)
+
+    def _may_say(self, source: str) -> bool:
+        return self._board.may_say(
+            _fingerprint(source),
+            now=self._clock.now(),
+            slot=self._slot,
+            interval=self.log_settings.interval,
+            limit=self.log_settings.first_drops,
+        )
 
     def _get(self, variable: str) -> object:
         try:
@@ -197,14 +214,15 @@ class Guard:
             return "(not UTF-8)"
 
     def _refresh(self) -> tuple[int, int]:
-        """Take the new snapshot; when it is bad keep the one in use."""
+        """Take the new list and the new settings; what is bad leaves what is in use."""
+        self._seen = self._board.words[CHANGES]
         generation = self._board.generation
-        self._seen = generation
-        try:
-            self._gate.use(self._load(generation))
-            self._board.use(self._slot, generation)
-        except ApibanError as error:
-            self.count_fault(error)
+        if generation != self._gate.generation:
+            try:
+                self._gate.use(self._load(generation))
+                self._board.use(self._slot, generation)
+            except ApibanError as error:
+                self.count_fault(error)
         if self._board.words[SETTINGS] != self._settings_seen:
             self._settings_seen = self._board.words[SETTINGS]
             try:
@@ -216,6 +234,10 @@ class Guard:
             self._slot + (WOULD_DROP if mode is Mode.SHADOW else DROPPED),
             DROP if mode is Mode.ENFORCE else PASS,
         )
+
+
+def _fingerprint(source: str) -> int:
+    return zlib.crc32(pack(source))
 
 
 def _first_line(message: object) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -26,6 +27,7 @@ _LONGEST_PAUSE_KILLED: Final = 2.0
 _GOOD_AFTER: Final = 10.0
 _LONGEST_LINE: Final = 1000
 _LINES_A_TICK: Final = 20
+_LINES_KEPT: Final = 1000
 
 Print = Callable[[Level, str], None]
 
@@ -53,6 +55,7 @@ class Keeper:
         self.summary_every = summary_every
         self._child: subprocess.Popen[bytes] | None = None
         self._rest = b""
+        self._lines: deque[bytes] = deque(maxlen=_LINES_KEPT)
         self._started = 0.0
         self._start_from = 0.0
         self._pause = _FIRST_PAUSE
@@ -71,6 +74,7 @@ class Keeper:
             self._read(child)
             if child.poll() is not None:
                 self._ended(child)
+        self._print_some()
         self._summarise()
 
     @property
@@ -81,8 +85,10 @@ class Keeper:
     def stop(self) -> None:
         """Let the sync process end: it does when its input ends."""
         child, self._child = self._child, None
-        if child is not None and child.stdin is not None:
-            child.stdin.close()
+        if child is not None:
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    pipe.close()
 
     def _start(self) -> None:
         self._started = self._clock.uptime()
@@ -119,8 +125,12 @@ class Keeper:
             return
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._rest = self._rest[-_LONGEST_LINE:]
-        for text in lines[:_LINES_A_TICK]:
-            self._pass_on(text.decode("utf-8", "replace"))
+        self._lines.extend(lines)
+
+    def _print_some(self) -> None:
+        """Pass on a few lines a tick; more than the log can take are dropped at the old end."""
+        for _ in range(min(len(self._lines), _LINES_A_TICK)):
+            self._pass_on(self._lines.popleft().decode("utf-8", "replace"))
 
     def _pass_on(self, text: str) -> None:
         """Print a line of the sync's; anything else that comes out of it is escaped and cut."""

@@ -21,8 +21,8 @@ from apiban.kemi.guard import Guard
 from apiban.kemi.keeper import Keeper
 from apiban.log import EVENTS, Level, line
 from apiban.settings import Settings, load_settings, settings_path
-from apiban.snapshot import Snapshot, load_snapshot, map_snapshot
-from apiban.snapshot.publish import durable_path, runtime_path
+from apiban.snapshot import Snapshot, load_snapshot, map_snapshot, share_snapshot
+from apiban.snapshot.publish import LastList, durable_path, encode_list, runtime_path
 
 if TYPE_CHECKING:
     from kamailio_kemi_stubs import Ksr
@@ -55,9 +55,10 @@ class Node:
         self._environ = environ
         self._path = settings_path(environ)
         self._clock = clock or SystemClock()
+        self._existed = self._path.exists()
         self.settings: Settings = load_settings(self._path, environ)
         self.board = self._take_board(previous)
-        self.gate = Gate(now=time.time, timer=time.monotonic)
+        self.gate = Gate(now=self._clock.now, timer=time.monotonic)
         self.gate.use(self._first_snapshot(previous))
         self.guard = Guard(
             ksr,
@@ -69,7 +70,7 @@ class Node:
             load=self._load,
             settings_changed=self._read_settings,
         )
-        self.edge = Edge(ksr, self.guard, self.settings.edge, self.settings.node, self.log)
+        self.edge = Edge(ksr, self.guard, self.settings.edge, self.log)
         self.keeper = Keeper(
             command=_sync_command(),
             environ=_sync_environ(environ),
@@ -87,8 +88,8 @@ class Node:
             "reload" if previous else "start",
             version=__version__,
             mode=self.settings.mode,
-            generation=snapshot.generation if snapshot else 0,
-            ranges=len(snapshot) if snapshot else 0,
+            generation=self.gate.generation,
+            ranges=len(snapshot) if snapshot is not None else 0,
             key="set" if self.settings.feed.key else "missing",
         )
 
@@ -116,19 +117,25 @@ class Node:
     def _take_board(self, previous: Node | None) -> Board:
         if previous is not None:
             # The same open file, mapped again if the code's layout is still the same.
-            return Board(os.dup(previous.board.handle))
+            return Board(previous.board.handle)
         paths = self.settings.paths
         now = self._clock.now()
         try:
             for folder in (paths.state, paths.runtime):
-                with contextlib.suppress(OSError):
-                    folder.mkdir(mode=0o2770, parents=True, exist_ok=True)
+                self._make_folder(folder)
             board = Board.create(paths.runtime / "counters", now=now)
             self._give_to_owner(paths.runtime / "counters")
         except BoardError as error:
             self.log("fault", what="counters", reason=error, effect="not visible from outside")
             board = Board.unnamed(now=now)
         return board
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder if it is not there, for the group to work in."""
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True)
+            folder.chmod(0o2770)  # mkdir would not set the group bit
+            self._give_to_owner(folder)
 
     def _give_to_owner(self, path: Path) -> None:
         """Let the workers' user write it, where Kamailio starts as root and changes its user."""
@@ -160,21 +167,37 @@ class Node:
             with contextlib.suppress(SnapshotError):
                 # Its class may be the old code's: only its bytes are taken over.
                 return Snapshot(previous.gate.snapshot.buffer)
+        if previous is not None and self.board.generation:
+            with contextlib.suppress(SnapshotError):
+                return self._load(self.board.generation)
         path = durable_path(self.settings.paths.state)
         if path.exists():
             try:
-                return self._begin_with(load_snapshot(path))
+                return self._begin_with(load_snapshot(path), first=previous is None)
             except SnapshotError as error:
                 self.log("snapshot-refused", reason=error, effect="compiling it from the store")
         if self._compile():
             with contextlib.suppress(SnapshotError):
-                return self._begin_with(load_snapshot(path))
+                return self._begin_with(load_snapshot(path), first=previous is None)
         self.log("no-snapshot", effect="everything passes until the first sync")
         return None
 
-    def _begin_with(self, snapshot: Snapshot) -> Snapshot:
-        self.board.announce(snapshot.generation)
-        return snapshot
+    def _begin_with(self, snapshot: Snapshot, *, first: bool) -> Snapshot:
+        """Use a list of an earlier time with the mode and the exemptions of the settings now."""
+        if first:
+            self.board.announce(snapshot.generation)
+        settings = self.settings
+        if snapshot.mode is settings.mode and not any(map(snapshot.overlaps, settings.exempt)):
+            return snapshot
+        return share_snapshot(
+            encode_list(
+                LastList(snapshot),
+                settings,
+                (),
+                generation=snapshot.generation,
+                now=snapshot.created,
+            )
+        )
 
     def _compile(self) -> bool:
         """Have the store's list compiled by a process of the workers' user."""
@@ -194,6 +217,7 @@ class Node:
                 cwd="/",
                 user=user,
                 group=group,
+                extra_groups=[] if user is not None else None,
             )
         except (OSError, subprocess.SubprocessError):
             return False
@@ -218,9 +242,9 @@ class Node:
             ApibanError: they were changed again meanwhile, for the worse; the old ones stay.
 
         """
-        new = load_settings(self._path, self._environ)
+        new = load_settings(self._path, self._environ, must_exist=self._existed)
         self.guard.log_settings = new.log
-        self.edge.use(new.edge, new.node)
+        self.edge.use(new.edge)
         self.settings = Settings(
             mode=new.mode,
             feed=new.feed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,21 +40,25 @@ def settings_path(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("APIBAN_SETTINGS") or DEFAULT_PATH)
 
 
-def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
-    """Read the file (a missing one means defaults), then the environment over it.
+def load_settings(path: Path, environ: Mapping[str, str], *, must_exist: bool = False) -> Settings:
+    """Read the file, then the environment over it.
+
+    A missing file means defaults, unless ``APIBAN_SETTINGS`` names it or it ``must_exist``: who
+    moves it away while Kamailio runs does not mean to enforce the defaults.
 
     Raises:
         SettingsError: with one problem for each mistake, none of which holds the key.
 
     """
-    return _Load(path, environ).settings()
+    return _Load(path, environ, must_exist=must_exist).settings()
 
 
 class _Load:
     """One reading, gathering problems as it goes."""
 
-    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, environ: Mapping[str, str], *, must_exist: bool) -> None:
         self._path = path
+        self._must_exist = must_exist
         self._environ = environ
         self._problems: list[str] = []
         self._values: dict[str, Any] = {setting.name: setting.default for setting in SCHEMA}
@@ -81,10 +86,14 @@ class _Load:
             if len(raw) > _LARGEST_FILE:
                 self._problem(f"{self._path}: over {_LARGEST_FILE} bytes is no settings file")
                 return {}, False
+            if not raw and self._must_exist:
+                self._problem(f"{self._path}: is empty")
             return tomllib.loads(raw.decode("utf-8")), readable_by_others(status)
         except FileNotFoundError:
             if "APIBAN_SETTINGS" in self._environ:
                 self._problem(f"APIBAN_SETTINGS: there is no file {self._path}")
+            elif self._must_exist:
+                self._problem(f"{self._path}: is gone")
         except OSError as error:
             self._problem(f"{self._path}: cannot be read: {error.strerror}")
         except UnicodeDecodeError:
@@ -123,7 +132,7 @@ class _Load:
         try:
             self._values[setting.name] = setting.read(value)
         except ValueError as error:
-            said = "********" if setting.name == "feed.key" else clean(value)
+            said = _shown(setting.name, value)
             self._problem(f"{shown} = {said}: must be {_one_line(error)}")
 
     def _key(self) -> str:
@@ -170,7 +179,7 @@ class _Load:
             loopback = False
         if not loopback:
             self._problem(
-                f"feed.url = {clean(self._values['feed.url'])}: must be https, since the key "
+                f"feed.url = {_shown('feed.url', url.geturl())}: must be https, since the key "
                 "travels in it (feed.allow_http = true permits http in a closed network)"
             )
 
@@ -192,6 +201,17 @@ class _Load:
             log=LogSettings(**section("log")),
             paths=PathSettings(**section("paths")),
         )
+
+
+def _shown(name: str, value: Any) -> str:
+    """Show a value in an error: never the key, nor a key that was pasted into the URL."""
+    if name == "feed.key":
+        return "********"
+    if name == "feed.url":
+        scheme, mark, rest = str(value).partition("://")
+        host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+        return clean(f"{scheme}{mark}{host}/..." if mark else "(not shown)")
+    return clean(value)
 
 
 def _one_line(error: ValueError) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from apiban.errors import SnapshotError
 from apiban.snapshot.format import Snapshot
 
-__all__ = ["load_snapshot", "map_snapshot", "write_snapshot"]
+__all__ = ["load_snapshot", "map_snapshot", "share_snapshot", "write_snapshot"]
 
 
 def write_snapshot(path: Path, content: bytes) -> None:
@@ -29,7 +29,8 @@ def write_snapshot(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         _verify(scratch)
         scratch.replace(path)
-        _sync_folder(path.parent)
+        with contextlib.suppress(OSError):  # it is in place, and will be on the disk soon
+            _sync_folder(path.parent)
     except OSError as error:
         raise SnapshotError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
@@ -66,11 +67,21 @@ def load_snapshot(path: Path) -> Snapshot:
         content = path.read_bytes()
     except OSError as error:
         raise SnapshotError(f"{path}: cannot be read: {_why(error)}") from None
-    shared = mmap.mmap(-1, max(len(content), 1))
-    shared.write(content)
-    snapshot = Snapshot(memoryview(shared).toreadonly()[: len(content)])
+    snapshot = share_snapshot(content)
     snapshot.verify()
     return snapshot
+
+
+def share_snapshot(content: bytes) -> Snapshot:
+    """Put a snapshot's bytes into memory that processes forked later share.
+
+    Raises:
+        SnapshotError: they are no snapshot.
+
+    """
+    shared = mmap.mmap(-1, max(len(content), 1))
+    shared.write(content)
+    return Snapshot(memoryview(shared).toreadonly()[: len(content)])
 
 
 def _why(error: Exception) -> str:

@@ -20,7 +20,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from typing import Final, Literal
 
-from apiban.address import pack
+from apiban.address import Network, pack
 from apiban.errors import AddressError, SnapshotError
 from apiban.settings.model import Mode
 from apiban.snapshot.compile import Range, Ranges
@@ -126,6 +126,11 @@ class Snapshot:
         """Give the number of ranges."""
         return len(self._first4) + len(self._high6)
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Give the numbers of IPv4 and of IPv6 ranges."""
+        return len(self._first4), len(self._high6)
+
     def verify(self) -> None:
         """Check every byte: for the publisher and for the start, not for a worker.
 
@@ -150,13 +155,24 @@ class Snapshot:
             at = bisect_right(self._first4, number) - 1
             return self._expires4[at] if at >= 0 and number <= self._last4[at] else 0
         high, low = int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:], "big")
-        # The last range that starts at or before (high, low): the columns sort as pairs.
-        stop = bisect_right(self._high6, high)
-        start = bisect_left(self._high6, high, 0, stop)
-        at = bisect_right(self._low6, low, start, stop) - 1
+        at = self._before6(high, low)
         if at < 0 or (high, low) > (self._last_high6[at], self._last_low6[at]):
             return 0
         return self._expires6[at]
+
+    def overlaps(self, network: Network) -> bool:
+        """Tell whether any range shares an address with the network."""
+        if network.family == 4:
+            at = bisect_right(self._first4, network.last) - 1
+            return at >= 0 and self._last4[at] >= network.first
+        at = self._before6(network.last >> 64, network.last & _LOW)
+        return at >= 0 and (self._last_high6[at] << 64 | self._last_low6[at]) >= network.first
+
+    def _before6(self, high: int, low: int) -> int:
+        """Find the last IPv6 range that starts at or before (high, low); -1 when none does."""
+        stop = bisect_right(self._high6, high)
+        start = bisect_left(self._high6, high, 0, stop)
+        return bisect_right(self._low6, low, start, stop) - 1
 
     def ranges(self) -> Iterable[tuple[int, Range]]:
         """Give (family, range) for each range: for tools, not for packets."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Protocol
 
 from apiban.address import Family, Network
 from apiban.errors import SnapshotError
@@ -20,12 +22,43 @@ from apiban.settings.model import Settings
 from apiban.settings.watch import FileWatch
 from apiban.snapshot.compile import Ranges, compile_ranges
 from apiban.snapshot.file import map_snapshot, write_snapshot
-from apiban.snapshot.format import FOREVER, encode_snapshot
-from apiban.store import FEED_SOURCE, Store
+from apiban.snapshot.format import FOREVER, Snapshot, encode_snapshot
+from apiban.store import FEED_SOURCE
 
-__all__ = ["Publisher", "durable_path", "runtime_path"]
+__all__ = ["Bans", "LastList", "Publisher", "durable_path", "runtime_path"]
 
-_KEPT: Final = 2
+
+class Bans(Protocol):
+    """Where the list to publish comes from: the store, or the last list where it fails."""
+
+    def bans(
+        self, family: Family, *, grace_source: str, grace: float
+    ) -> Iterator[tuple[int, int, float]]:
+        """Give (first, last, expires) sorted by first."""
+        ...
+
+    def allowed(self, now: float) -> list[Network]:
+        """Give the networks of the allow list that are in force."""
+        ...
+
+
+class LastList:
+    """The ranges of a snapshot: the allow list of its time is cut out of them already."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def bans(self, family: Family, **_: object) -> Iterator[tuple[int, int, float]]:
+        """Give the ranges of a family; their grace is in them already."""
+        return (
+            (first, last, float(expires))
+            for of, (first, last, expires) in self._snapshot.ranges()
+            if of == family
+        )
+
+    def allowed(self, _now: float) -> list[Network]:
+        """Give nothing."""
+        return []
 
 
 def durable_path(state: Path) -> Path:
@@ -38,44 +71,57 @@ def runtime_path(runtime: Path, generation: int) -> Path:
     return runtime / f"snapshot-{generation}"
 
 
+def encode_list(
+    source: Bans, settings: Settings, own: tuple[Network, ...], *, generation: int, now: float
+) -> bytes:
+    """Compile a list without whoever is exempt, in the settings' mode.
+
+    Raises:
+        StoreError: the source is a store that cannot be read.
+
+    """
+    exempt = (*settings.exempt, *own, *source.allowed(now))
+    return encode_snapshot(
+        generation=generation,
+        created=now,
+        mode=settings.mode,
+        ipv4=_compile(source, settings, exempt, 4),
+        ipv6=_compile(source, settings, exempt, 6),
+    )
+
+
 class Publisher:
-    """Publishes what the store holds. The files that it wrote are its own to look after."""
+    """Publishes lists. The files that it wrote are its own to look after."""
 
     def __init__(self, board: Board, log: Log) -> None:
         self._board = board
         self._log = log
-        self._durable_failed = ""
+        self._content = b""
+        self._said: dict[str, str] = {}  # what was said of each place, to say it once
         self._watches: tuple[FileWatch, ...] = ()
 
     def publish(
-        self, store: Store, settings: Settings, own: tuple[Network, ...], *, now: float
+        self, source: Bans, settings: Settings, own: tuple[Network, ...], *, now: float
     ) -> bool:
-        """Compile and announce; tell whether the workers have it.
+        """Compile, write and announce; tell whether the workers have it.
 
         Raises:
             StoreError: the store cannot be read.
 
         """
-        exempt = (*settings.exempt, *own, *store.allowed(now))
-        ipv4 = _compile(store, settings, exempt, 4)
-        ipv6 = _compile(store, settings, exempt, 6)
-        generation = self._next_generation(settings.paths.state)
-        content = encode_snapshot(
-            generation=generation, created=now, mode=settings.mode, ipv4=ipv4, ipv6=ipv6
-        )
-        self._write_durable(settings.paths.state, content)
-        path = runtime_path(settings.paths.runtime, generation)
-        try:
-            write_snapshot(path, content)
-        except SnapshotError as error:
-            self._log("publish-failed", error=error, effect="workers keep the last list")
+        state, runtime = settings.paths.state, settings.paths.runtime
+        generation = self._next_generation(state)
+        self._content = encode_list(source, settings, own, generation=generation, now=now)
+        self.write_durable(settings)
+        path = runtime_path(runtime, generation)
+        if not self._write("runtime", path, effect="workers keep the last list"):
             return False
         self._board.announce(generation)
-        self._watches = (FileWatch(path), FileWatch(durable_path(settings.paths.state)))
-        self._tidy(settings.paths.runtime, generation)
-        self._log(
-            "published", generation=generation, ipv4=len(ipv4), ipv6=len(ipv6), mode=settings.mode
-        )
+        self._watches = (FileWatch(path), FileWatch(durable_path(state)))
+        self._tidy(state, runtime, generation)
+        snapshot = Snapshot(memoryview(self._content))
+        ipv4, ipv6 = snapshot.counts
+        self._log("published", generation=generation, ipv4=ipv4, ipv6=ipv6, mode=settings.mode)
         return True
 
     @property
@@ -86,18 +132,26 @@ class Publisher:
     @property
     def durable(self) -> bool:
         """Tell whether the last publication would survive a restart."""
-        return not self._durable_failed
+        return "durable" not in self._said
 
-    def _write_durable(self, state: Path, content: bytes) -> None:
-        """Write for the next start; when that fails the workers get the list all the same."""
+    def write_durable(self, settings: Settings) -> None:
+        """Write the last publication for the next start; the workers have it all the same."""
+        path = durable_path(settings.paths.state)
+        if self._write("durable", path, effect="a restart would have an older list"):
+            self._watches = (*self._watches[:1], FileWatch(path))
+
+    def _write(self, place: str, path: Path, *, effect: str) -> bool:
         try:
-            write_snapshot(durable_path(state), content)
-            failure = ""
+            write_snapshot(path, self._content)
         except SnapshotError as error:
-            failure = str(error)
-        if failure and failure != self._durable_failed:
-            self._log("publish-failed", error=failure, effect="a restart would have an older list")
-        self._durable_failed = failure
+            # A runtime file has another name each time: why it failed is what makes it new.
+            why = str(error).partition(": ")[2]
+            if self._said.get(place) != why:
+                self._said[place] = why
+                self._log("publish-failed", reason=error, effect=effect)
+            return False
+        self._said.pop(place, None)
+        return True
 
     def _next_generation(self, state: Path) -> int:
         """Count on from what the workers use and from what is on the disk."""
@@ -106,22 +160,25 @@ class Publisher:
             latest = max(latest, map_snapshot(durable_path(state)).generation)
         return latest + 1
 
-    def _tidy(self, runtime: Path, generation: int) -> None:
-        """Remove old generations: who has one mapped keeps it all the same."""
-        for path in runtime.glob("snapshot-*"):
-            number = path.name.removeprefix("snapshot-")
-            if number.isdecimal() and int(number) <= generation - _KEPT:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+    def _tidy(self, state: Path, runtime: Path, generation: int) -> None:
+        """Remove other generations, but for the last: who has one mapped keeps it all the same."""
+        keep = {runtime_path(runtime, number).name for number in (generation, generation - 1)}
+        ours = f".{os.getpid()}.new"
+        stale = [path for path in runtime.glob("snapshot-[0-9]*") if path.name not in keep]
+        for folder in (state, runtime):  # what publishers left that were killed
+            stale += [p for p in folder.glob(".snapshot*.new") if not p.name.endswith(ours)]
+        for path in stale:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _compile(
-    store: Store, settings: Settings, exempt: tuple[Network, ...], family: Family
+    source: Bans, settings: Settings, exempt: tuple[Network, ...], family: Family
 ) -> Ranges:
     """Compile one family. A feed's entries may be enforced beyond their time: see ``sync``."""
     bans = (
         (first, last, min(math.ceil(expires), FOREVER))
-        for first, last, expires in store.bans(
+        for first, last, expires in source.bans(
             family, grace_source=FEED_SOURCE, grace=settings.feed.stale_max
         )
     )

@@ -7,7 +7,7 @@ from typing import Final
 
 from apiban.errors import StoreTooNew
 
-__all__ = ["MIGRATIONS", "migrate"]
+__all__ = ["MIGRATIONS", "check_version", "migrate"]
 
 MIGRATIONS: Final[tuple[tuple[str, str], ...]] = (
     (
@@ -67,12 +67,11 @@ MIGRATIONS: Final[tuple[tuple[str, str], ...]] = (
 )
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema to this version's.
+def check_version(connection: sqlite3.Connection) -> int:
+    """Give how many steps were applied, before anything is touched.
 
     Raises:
-        StoreTooNew: a newer version wrote it; nothing was touched.
-        sqlite3.Error: it cannot be read or written.
+        StoreTooNew: a newer version wrote it.
 
     """
     (done,) = connection.execute("PRAGMA user_version").fetchone()
@@ -81,6 +80,18 @@ def migrate(connection: sqlite3.Connection) -> None:
             f"the store is of version {done}, and this package knows {len(MIGRATIONS)}: "
             "install the newer package again, or move the store away"
         )
+    return int(done)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the schema to this version's.
+
+    Raises:
+        StoreTooNew: a newer version wrote it; nothing was touched.
+        sqlite3.Error: it cannot be read or written.
+
+    """
+    done = check_version(connection)
     for number, (_, script) in enumerate(MIGRATIONS[done:], start=done + 1):
         # executescript would commit on its own: the step and its number go in together.
         connection.executescript(f"BEGIN IMMEDIATE;{script};PRAGMA user_version={number};COMMIT;")

@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from apiban.address import Family, Network
 from apiban.errors import StoreError
-from apiban.store.migrations import migrate
+from apiban.store.migrations import check_version, migrate
 from apiban.store.records import FeedState, SentRequest
 
 __all__ = ["Store"]
@@ -37,9 +37,11 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.saved = 0  # how often the feed's state, and what belongs to it, was written
         with self._errors():
             self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
             try:
+                check_version(self._db)
                 self._db.execute("PRAGMA journal_mode=WAL")
                 # A page arrives a few times a minute at most: the disk may take its time.
                 self._db.execute("PRAGMA synchronous=FULL")
@@ -63,7 +65,7 @@ class Store:
 
     # Entries -----------------------------------------------------------------------------------
 
-    def record_page(  # noqa: PLR0913 - one transaction takes all that belongs together
+    def record_page(
         self,
         source: str,
         networks: Sequence[Network],
@@ -71,11 +73,11 @@ class Store:
         listed: float,
         expires: float,
         state: FeedState,
-        seen_pass: int,
     ) -> int:
         """Store a page's networks and the feed's new state together; give how many were new.
 
-        A network that is there already keeps its first listing, and its ban is renewed.
+        A network that is there already keeps its first listing, and its ban is counted anew. It
+        counts as seen by the pass that ``state`` names.
         """
         rows = [(*_key(network), source) for network in dict.fromkeys(networks)]
         with self._transaction():
@@ -83,29 +85,27 @@ class Store:
             self._db.executemany(
                 "INSERT INTO entry VALUES (?, ?, ?, ?, '', ?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET last_listed = excluded.last_listed,"
-                " expires = max(expires, excluded.expires),"
-                " seen_pass = max(seen_pass, excluded.seen_pass)",
-                [(*row, listed, listed, expires, seen_pass) for row in rows],
+                " expires = excluded.expires, seen_pass = excluded.seen_pass",
+                [(*row, listed, listed, expires, state.pass_number) for row in rows],
             )
             for row in new:
                 self._note(listed, "listed", source, str(_network(row[0], row[1], row[2])))
             self._write_feed(source, state)
+        self.saved += 1
         return len(new)
 
-    def remove_unseen(self, source: str, *, state: FeedState, before: float, now: float) -> int:
-        """Remove what a complete pass did not list, and end the pass; give how many went.
-
-        An entry that was listed since the pass began (``before``) stays.
-        """
+    def remove_unseen(self, source: str, *, state: FeedState, now: float) -> int:
+        """Remove what was not listed since the pass began, and end it; give how many went."""
         with self._transaction():
             gone = self._db.execute(
-                "DELETE FROM entry WHERE source = ? AND seen_pass < ? AND last_listed < ?"
+                "DELETE FROM entry WHERE source = ? AND seen_pass < ?"
                 " RETURNING family, first, last",
-                (source, state.pass_number, before),
+                (source, state.pass_number),
             ).fetchall()
             for row in gone:
                 self._note(now, "no longer listed", source, str(_network(*row)))
             self._write_feed(source, state)
+        self.saved += 1
         return len(gone)
 
     def remove_expired(self, source: str, *, until: float, now: float) -> int:
@@ -128,13 +128,12 @@ class Store:
         with self._errors():
             return sum(not self._has((*_key(network), source)) for network in set(networks))
 
-    def count_unseen(self, source: str, *, pass_number: int, before: float) -> int:
+    def count_unseen(self, source: str, *, pass_number: int) -> int:
         """Count what ``remove_unseen`` would remove."""
         return self._number(
-            "SELECT count(*) FROM entry WHERE source = ? AND seen_pass < ? AND last_listed < ?",
+            "SELECT count(*) FROM entry WHERE source = ? AND seen_pass < ?",
             source,
             pass_number,
-            before,
         )
 
     def count_expired(self, source: str, now: float) -> int:
@@ -189,6 +188,14 @@ class Store:
                 (*_key(network), reason, now, expires),
             )
             self._note(now, "allowed", "allow", str(network))
+
+    def next_allow_end(self, now: float) -> float | None:
+        """Give when the next entry of the allow list ends, in seconds since 1970."""
+        with self._errors():
+            (end,) = self._db.execute(
+                "SELECT min(expires) FROM allow WHERE expires > ?", (now,)
+            ).fetchone()
+        return None if end is None else float(end)
 
     def unallow(self, network: Network, *, now: float) -> bool:
         """Take a network off the allow list; tell whether it was on it."""
@@ -327,8 +334,9 @@ class Store:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path}: {error}") from None
+        except (sqlite3.Error, UnicodeDecodeError, TypeError) as error:
+            # A damaged file can give SQLite's messages, and its values, any bytes.
+            raise StoreError(f"{self._path}: {' '.join(str(error).split())}") from None
 
 
 def _key(network: Network) -> tuple[Family, bytes, bytes]:

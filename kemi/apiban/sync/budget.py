@@ -10,10 +10,15 @@ an earlier boot is at least as old as this boot.
 
 from __future__ import annotations
 
+from typing import Final
+
 from apiban.clock import Clock
 from apiban.store import SentRequest, Store
 
 __all__ = ["Budget"]
+
+# No request, and no pause that a feed asks for, ends later than that from now.
+_LONGEST: Final = 86400.0 + 300.0
 
 
 class Budget:
@@ -51,8 +56,16 @@ class Budget:
         """Note that the request's answer, or its failure, is here."""
         self._store.settle_request(number, self._clock.uptime())
 
+    def rest(self, seconds: float) -> None:
+        """Hold every request back for so long, over a restart too: the feed asked for it."""
+        until = self._clock.uptime() + seconds - self._window
+        for _ in range(self._limit):
+            self._store.add_request(self._feed, SentRequest(self._clock.boot(), until))
+
     def _frees_at(self, request: SentRequest) -> float:
         """Give the uptime from which a request does not count any more."""
-        if request.boot == self._clock.boot():
+        this_boot = request.boot == self._clock.boot()
+        # Where the boot has no readable id, a time in the future gives an earlier boot away.
+        if this_boot and request.until <= self._clock.uptime() + _LONGEST:
             return request.until + self._window
         return self._window

@@ -36,6 +36,7 @@ Health = Literal["unknown", "ok", "no-key", "outage", "invalid", "unauthorized",
 
 # A held pass is confirmed or refuted by the next one, which need not wait for a day.
 _HELD_RETRY: Final = 3600.0
+_TOO_LONG_RETRY: Final = 900.0
 
 
 class Sync:
@@ -73,6 +74,8 @@ class Sync:
         self._live_from = 0.0
         self._expire_from = 0.0
         self._stale_said = False
+        # Walks that met a list longer than allowed, and the uptime until which they rest.
+        self._too_long: dict[Walk, float] = {}
 
     @property
     def state(self) -> FeedState:
@@ -115,8 +118,10 @@ class Sync:
 
     def _next_walk(self) -> Walk | None:
         """Choose which walk takes the next step; they alternate when both could."""
-        live = self._state.cursor is not None and self._clock.uptime() >= self._live_from
-        full = self._pass_due()
+        now = self._clock.uptime()
+        live = self._state.cursor is not None and now >= self._live_from
+        live = live and now >= self._too_long.get("live", 0.0)
+        full = self._pass_due() and now >= self._too_long.get("pass", 0.0)
         if live and full:
             return "pass" if self._last_walk == "live" else "live"
         return "live" if live else "pass" if full else None
@@ -164,13 +169,13 @@ class Sync:
             self._failed(answer)
 
     def _take_page(self, walk: Walk, page: Page) -> None:
+        self._recovered()
         networks, refused = sift(page.networks, self._settings)
         new = self._store.count_new(FEED_SOURCE, networks)
         if new and self._store.count(FEED_SOURCE) + new > self._settings.max_entries:
-            most = self._settings.max_entries
-            self._failed(FeedInvalid(f"the list is longer than feed.max_entries, {most}"))
+            self._refuse_too_long(walk)
             return
-        self._recovered()
+        self._too_long.pop(walk, None)
         now = self._clock.now()
         if walk == "live":
             state = replace(self._state, cursor=page.cursor)
@@ -182,7 +187,6 @@ class Sync:
             listed=now,
             expires=now + self._settings.ban_for,
             state=state,
-            seen_pass=state.pass_number if walk == "pass" else 0,
         )
         self._state = state
         self._live_from = self._clock.uptime() if walk == "live" else self._live_from
@@ -195,6 +199,18 @@ class Sync:
         self._expire_from = 0.0
         self._changed()
 
+    def _refuse_too_long(self, walk: Walk) -> None:
+        """Take nothing of this page; the other walk is not to blame, and goes on."""
+        if walk not in self._too_long:
+            self._log(
+                "feed-trouble",
+                state="too-long",
+                entries=self._store.count(FEED_SOURCE),
+                error=f"the list is longer than feed.max_entries, {self._settings.max_entries}",
+                retry_in=_TOO_LONG_RETRY,
+            )
+        self._too_long[walk] = self._clock.uptime() + _TOO_LONG_RETRY
+
     def _end_of_list(self, walk: Walk) -> None:
         now = self._clock.now()
         self._state = replace(self._state, complete_at=now)
@@ -206,14 +222,13 @@ class Sync:
         self._expire_from = 0.0
 
     def _end_pass(self, now: float) -> None:
-        before = self._state.pass_started or now
         number = self._state.pass_number
         total = self._store.count(FEED_SOURCE)
-        unseen = self._store.count_unseen(FEED_SOURCE, pass_number=number, before=before)
-        cursors = [int(text) for text in (self._state.cursor, self._state.pass_cursor) if text]
+        unseen = self._store.count_unseen(FEED_SOURCE, pass_number=number)
         self._state = replace(
             self._state,
-            cursor=str(max(cursors)) if cursors else FROM_START,
+            # The pass knows best where the list ends, also when the feed began its IDs anew.
+            cursor=self._state.pass_cursor or self._state.cursor or FROM_START,
             pass_cursor=None,
             pass_started=None,
             pass_ended=now,
@@ -224,7 +239,7 @@ class Sync:
             self._log("pass-held", number=number, total=total, would_remove=unseen, passes=passes)
             return
         self._state = replace(self._state, held=0, held_since=None)
-        removed = self._store.remove_unseen(FEED_SOURCE, state=self._state, before=before, now=now)
+        removed = self._store.remove_unseen(FEED_SOURCE, state=self._state, now=now)
         self._log("pass-end", number=number, total=total - removed, removed=removed)
         if removed:
             self._changed()
@@ -253,6 +268,8 @@ class Sync:
         elif isinstance(error, FeedInvalid):
             health = "invalid"
         pause = self._pauses.after_failure(at_least)
+        if health == "rate-limited":
+            self._budget.rest(pause)
         self._ask_from = self._clock.uptime() + pause
         self._turn(health, error=error, retry_in=pause)
 

@@ -6,6 +6,7 @@ goes on. The workers meanwhile enforce the last list that was published.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import random
@@ -15,13 +16,14 @@ from typing import Final
 
 from apiban.address import Network
 from apiban.clock import Clock
-from apiban.errors import SettingsError, StoreError
+from apiban.errors import SettingsError, SnapshotError, StoreError
 from apiban.feed.client import Feed, FeedClient
 from apiban.gate.board import Board
 from apiban.log import Log
 from apiban.settings import FileWatch, Settings, load_settings
 from apiban.settings.model import FeedSettings
-from apiban.snapshot.publish import Publisher
+from apiban.snapshot.file import load_snapshot
+from apiban.snapshot.publish import Bans, LastList, Publisher, durable_path, runtime_path
 from apiban.store import Store
 from apiban.sync.exchange import Exchange, ThreadExchange
 from apiban.sync.machine import Sync
@@ -30,6 +32,9 @@ from apiban.sync.own import own_addresses
 __all__ = ["Process"]
 
 _STORE_RETRY: Final = 1.0
+_LONGEST_STORE_RETRY: Final = 60.0
+_GOOD_AFTER: Final = 600.0
+_SETTINGS_RETRY: Final = 2.0
 _OWN_EVERY: Final = 5.0
 _REPUBLISH_EVERY: Final = 10.0
 
@@ -66,8 +71,17 @@ class Process:
         self._sync: Sync | None = None
         self._lock: int | None = None
         self._own: tuple[Network, ...] = ()
+        self._key_file: Path | None = None
+        self._file_existed = False
+        self._noted_mode: str | None = None
         self._to_publish = True
+        self._published = True  # whether the last try reached the workers; if not, the next waits
+        self._published_with: Settings | None = None
+        self._allow_end: float | None = None
+        self._store_pause = 0.0
+        self._opened_at = 0.0
         # Uptimes from which something is due.
+        self._settings_from = 0.0
         self._store_from = 0.0
         self._own_from = 0.0
         self._republish_from = 0.0
@@ -76,21 +90,34 @@ class Process:
     def tick(self) -> None:
         """Do what is due; raise nothing that is foreseen."""
         self._read_settings()
-        if self._settings is None:
+        settings = self._settings
+        if settings is None:
             return
+        self._look_at_own_addresses()
         try:
-            store = self._open_store(self._settings)
-            if store is None:
-                return
-            self._look_at_own_addresses()
-            if self._sync is None:
-                self._sync = self._new_sync(store, self._settings)
-            self._sync.tick()
-            self._publish(store, self._settings)
-            self._mended("store")
+            store = self._open_store(settings)
+            if store is not None:
+                self._work(store, settings)
         except StoreError as error:
             self._say("store", "store-failed", error, effect="workers keep the last list")
+            if self._store is not None:  # it opens, and fails at work: that costs requests
+                self._store_pause = min(max(1.0, self._store_pause * 2), _LONGEST_STORE_RETRY)
+                self._store_from = self._clock.uptime() + self._store_pause
             self._close_store()
+        if self._store is None and "store" in self._trouble:
+            self._publish_last_list(settings)
+
+    def _work(self, store: Store, settings: Settings) -> None:
+        """Sync and publish, with a store that opened."""
+        if self._sync is None:
+            self._sync = self._new_sync(store, settings)
+        self._sync.tick()
+        self._note_mode(store, settings)
+        self._publish(store, settings)
+        # That it opens says little: a page may still not fit.
+        if store.saved or self._clock.uptime() - self._opened_at >= _GOOD_AFTER:
+            self._store_pause = 0.0
+            self._mended("store")
 
     def close(self) -> None:
         """Let go of the store and its lock."""
@@ -102,14 +129,17 @@ class Process:
     # Settings ----------------------------------------------------------------------------------
 
     def _read_settings(self) -> None:
+        """Read them when they were changed, and now and then while they are bad."""
         changed = [watch.changed() for watch in self._watches]
-        if self._watches and not any(changed):
+        bad = "settings" in self._trouble and self._clock.uptime() >= self._settings_from
+        if self._watches and not any(changed) and not bad:
             return
-        old = self._settings
         if not self._watches:
             self._watches = [FileWatch(self._path)]
+        self._settings_from = self._clock.uptime() + _SETTINGS_RETRY
+        old = self._settings
         try:
-            new = load_settings(self._path, self._environ)
+            new = load_settings(self._path, self._environ, must_exist=self._file_existed)
         except SettingsError as error:
             event = "settings-refused" if old else "sync-idle"
             effect = (
@@ -118,8 +148,8 @@ class Process:
             self._say("settings", event, error, effect=effect)
             return
         self._mended("settings")
-        key_file = new.feed.key_file
-        self._watches = self._watches[:1] + ([FileWatch(key_file)] if key_file else [])
+        self._file_existed = self._path.exists()
+        self._watch_key_file(new.feed.key_file)
         if new == old:
             return
         self._settings = new
@@ -128,6 +158,11 @@ class Process:
         else:
             self._apply(old, new)
         self._to_publish = True
+
+    def _watch_key_file(self, path: Path | None) -> None:
+        if path != self._key_file:
+            self._key_file = path
+            self._watches[1:] = [FileWatch(path)] if path else []
 
     def _apply(self, old: Settings, new: Settings) -> None:
         """Take what can change while running; say what waits for a restart."""
@@ -156,9 +191,15 @@ class Process:
         if not self._take_lock(state / "sync.lock"):
             return None
         self._store = Store(state / "store.db")
-        if self._store.state("mode") != str(settings.mode):
-            self._store.set_state("mode", str(settings.mode), now=self._clock.now())
+        self._opened_at = self._clock.uptime()
+        self._noted_mode = self._store.state("mode")
         return self._store
+
+    def _note_mode(self, store: Store, settings: Settings) -> None:
+        """Keep the mode in the journal."""
+        if self._noted_mode != str(settings.mode):
+            store.set_state("mode", str(settings.mode), now=self._clock.now())
+            self._noted_mode = str(settings.mode)
 
     def _take_lock(self, path: Path) -> bool:
         """Be the one syncer of this store, or say who is."""
@@ -208,25 +249,55 @@ class Process:
     def _look_at_own_addresses(self) -> None:
         if self._clock.uptime() < self._own_from:
             return
+        try:
+            own = self._find_own()
+        except OSError as error:
+            self._say("own", "fault", error, effect="the last known own addresses stay exempt")
+            return
+        self._mended("own")
         self._own_from = self._clock.uptime() + _OWN_EVERY
-        own = self._find_own()
         if own != self._own:
             self._own = own
             self._to_publish = True
 
     def _publish(self, store: Store, settings: Settings) -> None:
+        """Publish when there is something new, or when what was published is not there any more."""
         now = self._clock.uptime()
+        if self._allow_end is not None and self._clock.now() >= self._allow_end:
+            self._to_publish = True
         if not self._publisher.in_place:
             self._to_publish = True
-        if not self._publisher.durable and now >= self._republish_from:
-            self._to_publish = True
-        if not self._to_publish or (now < self._republish_from and not self._done):
-            return
-        self._done = self._publisher.publish(store, settings, self._own, now=self._clock.now())
-        self._to_publish = not self._done
-        self._republish_from = now + _REPUBLISH_EVERY
+        if self._to_publish and (self._published or now >= self._republish_from):
+            self._allow_end = store.next_allow_end(self._clock.now())
+            self._publish_from(store, settings)
+        elif not self._publisher.durable and now >= self._republish_from:
+            self._republish_from = now + _REPUBLISH_EVERY
+            self._publisher.write_durable(settings)
 
-    _done = True  # the last publication reached the workers; if not, the next try waits
+    def _publish_last_list(self, settings: Settings) -> None:
+        """Without a store, new settings still take effect: the emergency switch must work."""
+        if settings == self._published_with:
+            return
+        if not self._published and self._clock.uptime() < self._republish_from:
+            return
+        for path in (
+            runtime_path(settings.paths.runtime, self._board.generation),
+            durable_path(settings.paths.state),
+        ):
+            with contextlib.suppress(SnapshotError):
+                self._publish_from(LastList(load_snapshot(path)), settings)
+                return
+        self._published = False
+        self._republish_from = self._clock.uptime() + _REPUBLISH_EVERY
+
+    def _publish_from(self, source: Bans, settings: Settings) -> None:
+        self._published = self._publisher.publish(
+            source, settings, self._own, now=self._clock.now()
+        )
+        self._to_publish = not self._published
+        self._republish_from = self._clock.uptime() + _REPUBLISH_EVERY
+        if self._published:
+            self._published_with = settings
 
     # Saying it once ----------------------------------------------------------------------------
 

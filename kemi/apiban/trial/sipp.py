@@ -38,6 +38,7 @@ SCENARIOS: Final = Path(__file__).resolve().parents[3] / "sipp-scenarios"
 # With a name of this length the allocator's rounding leaves room for 7.
 _NAME: Final = "sipp-scenario"
 _START_TIMEOUT: Final = 10.0
+_CONNECTIONS: Final = 500
 _LOGGED: Final = re.compile(r"^\d{4}-\d\d-\d\d\t\S+\t[\d.]+: (.+)", re.MULTILINE)
 
 
@@ -131,16 +132,17 @@ def command(what: Load | Server, port: int, scenarios: Path) -> list[str]:
     words += ["-r", str(what.rate), "-m", str(what.count), "-fd", "0.2"]
     words += ["-trace_rtt", "-rtt_freq", "1"]
     users = scenarios / what.scenario / "users.csv"
-    words += ["-inf", str(users)] if users.exists() else []
+    words += ["-inf", str(users.resolve())] if users.exists() else []
     if udp:
         return ["sipp", what.target, *words, "-t", "u1"]
     # A connection a call: a proxy that drops closes it, and what else SIPp had put into a shared
     # one (t1) would be lost; reconnected, that would have another source address. SIPp refuses
-    # to start with room for more connections than open files, and shares them when there is no
-    # more room: so there are fewer calls at a time than that.
+    # to start with room for more connections than open files; with fewer calls than room it
+    # never shares them. SIPp 3.7 keeps each open until the proxy closes it, or to its own end:
+    # the room spares the proxy (2,048 connections by default).
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    room = (min(files, 50_000) if files > 0 else 50_000) - 50
-    words += ["-t", "tn", "-max_socket", str(room), "-l", str(room - 50)]
+    room = _CONNECTIONS if files < 0 else min(_CONNECTIONS, files - 50)
+    words += ["-t", "tn", "-max_socket", str(room), "-l", str(room - 20)]
     return ["sipp", what.target, *words]
 
 
@@ -206,10 +208,13 @@ class Sipp:
     def wait_for_start(self) -> None:
         """Return once its sockets are bound: then SIPp writes its first line of numbers."""
         deadline = time.monotonic() + _START_TIMEOUT
-        # It writes one too when it gives up.
-        while next(_rows(self._stat), {"FatalErrors(C)": "1"})["FatalErrors(C)"] != "0":
-            if self._process.poll() is not None:
-                raise self._error(f"ended at once with status {self._process.returncode}")
+        while True:
+            status = self._process.poll()  # before the look at the numbers: it may be that quick
+            first = next(_rows(self._stat), None)
+            if first and first["FatalErrors(C)"] == "0":  # else it wrote them when it gave up
+                return
+            if status is not None:
+                raise self._error(f"ended at once with status {status}")
             if time.monotonic() > deadline:
                 self._end()
                 raise self._error(f"did not start within {_START_TIMEOUT:g} s")

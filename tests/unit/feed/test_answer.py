@@ -256,6 +256,16 @@ def test_listed_with_an_error_status_is_invalid(status: int, words: object) -> N
         read_check(status, body(words), IP)
 
 
+@pytest.mark.parametrize("status", [201, 204, 206])
+@pytest.mark.parametrize(("words", "cursor"), [("ok", "0"), (["not blocked"], "none")])
+def test_not_listed_with_an_unseen_status_is_invalid(
+    status: int, words: object, cursor: str
+) -> None:
+    """No service says it that way, so who does is not the service."""
+    with pytest.raises(FeedInvalid):
+        read_check(status, body(words, cursor), IP)
+
+
 def test_check_of_what_is_no_address_names_nothing() -> None:
     """The answer cannot be about it."""
     with pytest.raises(FeedInvalid):

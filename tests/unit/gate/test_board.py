@@ -108,7 +108,6 @@ def test_what_is_no_board_of_this_layout_is_refused(tmp_path: Path, content: byt
         Board.open(path)
 
 
-@pytest.mark.xfail(strict=True, reason="the file that was opened is not closed again")
 def test_refused_board_leaves_no_file_open(tmp_path: Path) -> None:
     """A tool that tries again and again does not run out of files."""
     path = tmp_path / "counters"

@@ -221,7 +221,6 @@ def test_last_words_are_printed(keep: Make) -> None:
     assert kept.printed == [("err", "apiban: event=fault what=last-words")]
 
 
-@pytest.mark.xfail(strict=True, reason="one read of 64 kB and 20 lines of it, and the rest is gone")
 def test_burst_of_lines_is_printed_over_the_next_ticks(keep: Make) -> None:
     """Lines of ours are put off, or their number is said; they do not vanish."""
     kept = keep(

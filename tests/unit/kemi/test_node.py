@@ -80,7 +80,6 @@ def _store(host: _Host, *listed: str) -> None:
             listed=1_800_000_000,
             expires=1_900_000_000,
             state=FeedState("x"),
-            seen_pass=1,
         )
 
 
@@ -178,7 +177,6 @@ def test_missing_folders_are_made(host: _Host) -> None:
     assert (host.runtime / "counters").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="mkdir takes no setgid bit, and the umask takes the group's")
 def test_missing_folders_are_made_for_the_group_to_work_in(host: _Host) -> None:
     """With setgid, so that what root makes there stays the group's."""
     host.state.rmdir()
@@ -200,7 +198,6 @@ def test_counters_belong_to_the_owner_of_the_state(host: _Host) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-@pytest.mark.xfail(strict=True, reason="the folder that root made stays root's")
 def test_runtime_folder_belongs_to_the_owner_of_the_state(host: _Host) -> None:
     """After a reboot /run is empty: what root makes there must be the workers' to write."""
     os.chown(host.state, 4711, 4712)
@@ -228,9 +225,6 @@ def test_key_is_in_no_line(host: _Host) -> None:
 
 @pytest.mark.parametrize(
     "setting", ['mode = "off"', 'mode = "shadow"', 'allow.networks = ["192.0.2.0/24"]']
-)
-@pytest.mark.xfail(
-    strict=True, reason="the durable list is used as it was compiled, with the settings of then"
 )
 def test_settings_of_this_start_are_in_force_with_the_first_packet(
     host: _Host, setting: str
@@ -323,9 +317,6 @@ def test_new_lists_reach_a_reloaded_node(host: _Host) -> None:
     assert not host.drops(second, UNLISTED)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="without a list of its own it announces the durable file's generation"
-)
 def test_reload_of_an_idle_worker_takes_no_generation_back(host: _Host) -> None:
     """The durable file may be older than what the others use."""
     first = host.start()
@@ -348,7 +339,6 @@ def test_reload_with_bad_settings_leaves_the_old_node_at_work(host: _Host) -> No
     assert host.drops(first, LISTED)
 
 
-@pytest.mark.xfail(strict=True, reason="the old board's open file is never closed")
 def test_reloads_leave_no_files_open(host: _Host) -> None:
     """A process that is reloaded each day for a year does not run out of files."""
     node = host.start()
@@ -394,7 +384,6 @@ def test_tick_takes_changed_settings_too(host: _Host) -> None:
     assert node.keeper.summary_every == 5.0
 
 
-@pytest.mark.xfail(strict=True, reason="the gate reads the system's clock, not the node's")
 def test_clock_is_the_one_given(host: _Host) -> None:
     """The gate's expiry goes by the node's clock as all else does."""
     write_snapshot(durable_path(host.state), only(LISTED, generation=7))

@@ -179,7 +179,6 @@ def test_bad_settings_stop_the_start_on_one_line(kamailio: _Kamailio) -> None:
     assert "feed.interval = -1" in text
 
 
-@pytest.mark.xfail(strict=True, reason="the problems are put between quotes as they are")
 def test_quotes_of_a_problem_do_not_end_the_field(kamailio: _Kamailio) -> None:
     """The line is key=value text, whatever stands in it."""
     kamailio.settings('feed.url = "ftp://x"')

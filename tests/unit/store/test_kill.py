@@ -28,7 +28,6 @@ with Store(Path(sys.argv[1])) as store:
             listed=page,
             expires=1e9,
             state=FeedState("x", cursor=str(page)),
-            seen_pass=0,
         )
         print(page, flush=True)
 """

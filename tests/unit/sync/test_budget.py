@@ -230,9 +230,6 @@ class _NamelessBoots(ManualClock):
         return "unknown"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="without a boot id, a reboot blocks the feed for the old uptime"
-)
 def test_reboot_without_a_boot_id_does_not_block_the_feed(walk: _Walk) -> None:
     """A time further ahead than any deadline is of an earlier boot, whatever its name."""
     walk.clock = _NamelessBoots(uptime=50 * 86400.0)

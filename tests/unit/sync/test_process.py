@@ -242,7 +242,6 @@ def test_change_of_a_path_waits_for_a_restart(node: _Node) -> None:
     assert node.log.fields("settings")[-1]["needs_restart"] == "paths"
 
 
-@pytest.mark.xfail(strict=True, reason="a missing file means defaults, also while running")
 def test_settings_file_that_vanishes_keeps_the_last_good_settings(node: _Node) -> None:
     """Moving the file away for an edit must not turn shadow into enforce."""
     node.write(mode="shadow", allow__networks=["192.0.2.1"])
@@ -287,7 +286,6 @@ def test_key_file_that_becomes_unreadable_keeps_the_key(node: _Node) -> None:
     assert node.feeds[-1].key.reveal() == "second-key"
 
 
-@pytest.mark.xfail(strict=True, reason="a key file is watched only once it was read well")
 @pytest.mark.parametrize("running", [False, True])
 def test_correction_of_a_refused_key_file_is_noticed(node: _Node, *, running: bool) -> None:
     """A chmod on the file that the line complains of is all that is needed."""
@@ -389,9 +387,6 @@ def test_damaged_store_is_one_line(node: _Node) -> None:
     assert node.banned() == {"1", "2", "3"}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the mode and the allow list reach the workers through the store alone"
-)
 @pytest.mark.parametrize(
     "change", [{"mode": "off"}, {"allow__networks": ["192.0.2.0/24"]}], ids=["off", "allow"]
 )
@@ -431,7 +426,6 @@ def test_store_that_fails_while_running_recovers(
     assert node.feed.cursors[before] == "1003"
 
 
-@pytest.mark.xfail(strict=True, reason="the good ticks in between end the trouble each time")
 def test_page_that_never_fits_is_said_once_and_not_asked_for_all_the_time(
     node: _Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -477,7 +471,6 @@ def test_missing_runtime_folder_is_tried_again(node: _Node) -> None:
     assert node.banned() == {"1", "2", "3"}
 
 
-@pytest.mark.xfail(strict=True, reason="each try is another line")
 def test_missing_runtime_folder_is_said_once(node: _Node) -> None:
     """A trouble that lasts for an hour is not 360 lines."""
     node.runtime.rmdir()
@@ -497,7 +490,6 @@ def test_unwritable_durable_file_is_tried_again_until_it_is_there(node: _Node) -
     assert load_snapshot(obstacle).expires("192.0.2.1")
 
 
-@pytest.mark.xfail(strict=True, reason="each try compiles and announces everything anew")
 def test_unwritable_durable_file_does_not_disturb_the_workers(node: _Node) -> None:
     """The same list is not a new generation each 10 s."""
     durable_path(node.state).mkdir()
@@ -518,7 +510,6 @@ def test_own_addresses_are_looked_for_again(node: _Node) -> None:
     assert node.banned() == {"1", "2", "3"}
 
 
-@pytest.mark.xfail(strict=True, reason="nothing publishes when an allow entry's time is over")
 def test_allow_entry_of_the_store_ends_in_time(node: _Node) -> None:
     """An address that was allowed for a minute is dropped again after it."""
     node.run(5)
@@ -541,7 +532,6 @@ def test_mode_is_in_the_store_after_a_start(node: _Node) -> None:
         assert other.count(FEED_SOURCE) == 3
 
 
-@pytest.mark.xfail(strict=True, reason="the store learns of the mode when it is opened only")
 def test_mode_is_in_the_store_after_a_change(node: _Node) -> None:
     """A change while running is in the journal as well."""
     node.run(5)
