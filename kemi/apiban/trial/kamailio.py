@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -46,12 +48,12 @@ class Kamailio:
     ) -> None:
         self.folder = folder
         self.log_file = folder / "kamailio.log"
-        self.control = f"unix:{folder}/kamailio_ctl"
+        self._sockets: Path | None = None  # the name of a unix socket may have 104 characters
         self._environ = {**environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         self._command = [
             *prefix,
             *("kamailio", "-f", str(configuration), "-DD", "-E", "-m", "64"),
-            *("-P", str(folder / "pid"), "-Y", str(folder)),
+            *("-P", str(folder / "pid")),
             *options,
             *(word for one in listen for word in ("-l", one)),
             *("-A", f'APIBAN_SCRIPT="{script}"'),
@@ -68,11 +70,10 @@ class Kamailio:
 
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError):
-            (self.folder / "kamailio_ctl").unlink()
+        self._sockets = Path(tempfile.mkdtemp(prefix="apiban-", dir="/tmp"))
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                [*self._command, "-Y", str(self._sockets)],
                 env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -81,7 +82,7 @@ class Kamailio:
             )
         give_up = time.monotonic() + _START_TIMEOUT
         while self._process.poll() is None and time.monotonic() < give_up:
-            if (self.folder / "kamailio_ctl").exists() and self._answers():
+            if (self._sockets / "kamailio_ctl").exists() and self._answers():
                 return self
             time.sleep(0.05)
         self.stop()
@@ -99,6 +100,8 @@ class Kamailio:
                     os.killpg(self._process.pid, number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(seconds)
+        if self._sockets is not None:
+            shutil.rmtree(self._sockets, ignore_errors=True)
         return self._process.returncode
 
     def __enter__(self) -> Self:
@@ -125,7 +128,7 @@ class Kamailio:
 
         """
         done = subprocess.run(
-            ["kamcmd", "-s", self.control, *command],
+            ["kamcmd", "-s", f"unix:{self._sockets}/kamailio_ctl", *command],
             env=self._environ,
             capture_output=True,
             text=True,

@@ -222,6 +222,18 @@ def test_missing_file_that_was_asked_for_is_a_problem(tmp_path: Path) -> None:
         load_settings(settings_path(environ), environ)
 
 
+def test_file_that_must_exist(tmp_path: Path) -> None:
+    """A file that is gone, or was emptied, while Kamailio runs is a problem, not defaults."""
+    path = tmp_path / "apiban.toml"
+    with pytest.raises(SettingsError, match="is gone"):
+        load_settings(path, {}, must_exist=True)
+    path.touch()
+    with pytest.raises(SettingsError, match="is empty"):
+        load_settings(path, {}, must_exist=True)
+    path.write_text("feed.interval = 5\n", encoding="ascii")
+    assert load_settings(path, {}, must_exist=True).feed.interval == 5
+
+
 @pytest.mark.parametrize(
     ("environ", "path"),
     [

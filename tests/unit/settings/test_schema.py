@@ -2,7 +2,7 @@ import pytest
 from apiban.settings.schema import SCHEMA
 
 from tests.unit.settings.conftest import Load, Problems
-from tests.unit.settings.samples import SAMPLES, toml_of, value_of
+from tests.unit.settings.samples import KEY, SAMPLES, toml_of, value_of
 
 NAMES = [setting.name for setting in SCHEMA]
 # A key file must be there to be named, which the tests of the key see to.
@@ -186,6 +186,29 @@ def test_http_over_a_network_is_refused(load: Load, problems: Problems, url: str
     host = url.removeprefix("http://").partition("/")[0]
     assert problem.startswith(f"feed.url = http://{host}/...: must be https")
     assert load(f'feed.url = "{url}"\nfeed.allow_http = true').feed.url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://feed.example/api/{}/",
+        "https://user:{}@feed.example/",
+        "https://feed.example/?key={}",
+        "https://feed.example/#{}",
+        "https://feed.example:port/{}/",
+        "{}",
+        "feed.example/{}",
+    ],
+)
+def test_key_in_a_bad_url_is_not_shown(problems: Problems, url: str) -> None:
+    """Other clients' recipes have the key in their URL, and operators paste them."""
+    for found in (
+        problems(f'feed.url = "{url.format(KEY)}"'),
+        problems(f'feed.url = ["{url.format(KEY)}"]'),
+        problems("", {"APIBAN_FEED_URL": url.format(KEY)}),
+    ):
+        assert len(found) == 1
+        assert KEY not in found[0]
 
 
 def test_http_from_the_environment_is_refused_too(problems: Problems) -> None:
