@@ -35,9 +35,13 @@ def inside(network: str) -> Iterator[None]:
             assert libc.setns(outside.fileno(), 0) == 0
 
 
-def ip(*words: str) -> None:
-    """Run one ip command."""
-    subprocess.run(["ip", *words], check=True)
+def ip(*words: str, network: str = "") -> None:
+    """Run one ip command, in a network if one is named.
+
+    (``ip -n`` would remount /sys, which a plain chroot does not allow.)
+    """
+    inside = ["nsenter", f"--net=/run/netns/{network}"] if network else []
+    subprocess.run([*inside, "ip", *words], check=True)
 
 
 @pytest.fixture
@@ -47,17 +51,17 @@ def networks() -> Iterator[tuple[str, str]]:
     ip("netns", "add", ours)
     ip("netns", "add", theirs)
     try:
-        ip("-n", ours, "link", "add", "eth0", "type", "veth", "peer", "eth0", "netns", theirs)
+        ip(*["link", "add", "eth0", "type", "veth", "peer", "eth0", "netns"], theirs, network=ours)
         for network, addresses in (
             (ours, (f"{NODE}/32", f"{NODE4}/24")),
             (theirs, (*(f"{a}/32" for a in (LISTED, IN_BLOCK, SAVED, GOOD)), f"{LISTED4}/24")),
         ):
-            ip("-n", network, "link", "set", "lo", "up")
-            ip("-n", network, "link", "set", "eth0", "up")
+            ip("link", "set", "lo", "up", network=network)
+            ip("link", "set", "eth0", "up", network=network)
             for address in addresses:
                 extra = ["nodad"] if ":" in address else []
-                ip("-n", network, "addr", "add", address, "dev", "eth0", *extra)
-        ip("-n", theirs, "addr", "add", f"{GOOD4}/24", "dev", "eth0")
+                ip("addr", "add", address, "dev", "eth0", *extra, network=network)
+        ip("addr", "add", f"{GOOD4}/24", "dev", "eth0", network=theirs)
         yield ours, theirs
     finally:
         ip("netns", "del", ours)

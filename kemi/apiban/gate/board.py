@@ -131,10 +131,11 @@ class Board:
         except OSError as error:
             raise BoardError(f"{path}: cannot be opened: {error.strerror}") from None
         try:
-            return cls(handle)
-        except BoardError:
-            os.close(handle)
-            raise
+            board = cls(handle)
+        finally:
+            os.close(handle)  # the mapping keeps what it needs
+        board._handle = -1
+        return board
 
     @classmethod
     def _begin(cls, handle: int, now: float) -> Self:
@@ -146,7 +147,7 @@ class Board:
 
     @property
     def handle(self) -> int:
-        """The open file: a child process gets the same board through it."""
+        """The open file: a child process gets the same board through it; -1 after ``open``."""
         return self._handle
 
     @property
