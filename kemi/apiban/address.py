@@ -14,7 +14,7 @@ from typing import Literal
 
 from apiban.errors import AddressError
 
-__all__ = ["Family", "Network", "pack", "parse_address", "parse_network"]
+__all__ = ["Family", "Network", "is_loopback", "pack", "parse_address", "parse_network"]
 
 Family = Literal[4, 6]
 
@@ -69,7 +69,8 @@ def pack(text: str) -> bytes:
     try:
         if ":" not in text:
             return socket.inet_pton(socket.AF_INET, text)
-        raw = socket.inet_pton(socket.AF_INET6, text.strip("[]"))
+        bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        raw = socket.inet_pton(socket.AF_INET6, bare)
     except (OSError, UnicodeError, ValueError):
         raise AddressError(f"not an IP address: {text[:64]!r}") from None
     return raw[12:] if raw.startswith(_MAPPED) else raw
@@ -87,6 +88,14 @@ def parse_address(text: str) -> Network:
     return Network(4 if len(raw) == 4 else 6, number, number)
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether a host's name or address is this machine's own loopback."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 def parse_network(text: str) -> Network:
     """Read a host address or a CIDR block.
 
@@ -98,12 +107,16 @@ def parse_network(text: str) -> Network:
 
     """
     text = text.strip()
-    if "/" not in text:
+    host, slash, prefix = text.partition("/")
+    if not slash:
         return parse_address(text)
+    wrong = f"not an address or a network: {text[:64]!r}"
+    if "%" in host or not (prefix.isascii() and prefix.isdecimal()):
+        raise AddressError(wrong)
     try:
         block = ipaddress.ip_network(text)
     except ValueError as error:
-        raise AddressError(f"not an address or a network: {text[:64]!r} ({error})") from None
+        raise AddressError(f"{wrong} ({str(error)[:100]})") from None
     if isinstance(block, ipaddress.IPv6Network) and block.subnet_of(_MAPPED_BLOCK):
         mapped = int(block.network_address) & 0xFFFFFFFF
         block = ipaddress.IPv4Network((mapped, block.prefixlen - 96))

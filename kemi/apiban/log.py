@@ -64,20 +64,28 @@ class Log(Protocol):
 def clean(value: object, longest: int = LONGEST_VALUE) -> str:
     """Make any value one printable ASCII word or quoted text, at most ``longest`` characters.
 
-    A line break, a terminal's escape or a quote in a packet cannot forge a line or a field.
+    (The quotes are not counted.) A line break, a terminal's escape or a quote in a packet cannot
+    forge a line or a field.
     """
+    text = _text(value)
+    whole = len(text) <= longest
+    text = text[:longest].encode("unicode_escape").decode("ascii").replace('"', "\\x22")
+    if not whole or len(text) > longest:
+        text = text[: max(longest - 3, 0)] + "..."
+    return f'"{text}"' if not text or set(text) & set(" =") else text
+
+
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.1f}"
-    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-    cut = len(text) > longest
-    text = text[:longest].encode("unicode_escape").decode("ascii").replace('"', "\\x22")
-    if len(text) > longest:
-        text, cut = text[:longest], True
-    if cut:
-        text += "..."
-    return f'"{text}"' if not text or set(text) & set(" =") else text
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    try:
+        return str(value)
+    except (ValueError, RecursionError):  # a number, or a nesting, beyond what Python prints
+        return f"({type(value).__name__})"
 
 
 def line(event: str, fields: dict[str, object]) -> str:

@@ -28,7 +28,7 @@ def shown(raw: Raw) -> tuple[int, object]:
     return raw.status, json.loads(raw.body)
 
 
-PAGE = (200, {"ipaddress": ["192.0.2.1"], "ID": "1800000000000"})
+PAGE = (200, {"ipaddress": ["192.0.2.1"], "ID": "1800000000000000"})
 END = (400, {"ipaddress": ["no new bans"], "ID": "none"})
 LISTED = PAGE
 NOT_LISTED = (400, {"ipaddress": ["not blocked"], "ID": "none"})
@@ -43,8 +43,8 @@ UNKNOWN = (404, {})
     [
         (f"/api/{KEY}/banned", PAGE),
         (f"/api/{KEY}/banned/100", PAGE),
-        (f"/api/{KEY}/banned/1799999999999", PAGE),
-        (f"/api/{KEY}/banned/1800000000000", END),
+        (f"/api/{KEY}/banned/1799999999999999", PAGE),
+        (f"/api/{KEY}/banned/1800000000000000", END),
         (f"/api/{KEY}/banned/none", MALFORMED),
         (f"/api/{KEY}/check/192.0.2.1", LISTED),
         (f"/api/{KEY}/check/192.0.2.2", NOT_LISTED),
@@ -75,7 +75,7 @@ def test_v1_answers(app: Any, path: str, wanted: object) -> None:
         ("/api/get", {"set": "all", "id": "100"}, PAGE),
         ("/api/get", {"id": 100}, PAGE),
         ("/api/get", {}, PAGE),
-        ("/api/get", {"set": "sip", "id": "1800000000000"}, END),
+        ("/api/get", {"set": "sip", "id": "1800000000000000"}, END),
         ("/api/get", {"set": "sip", "id": "none"}, MALFORMED),
         ("/api/get", {"set": "sip", "id": True}, MALFORMED),
         ("/api/get", {"set": "sip", "id": ["100"]}, MALFORMED),

@@ -11,7 +11,7 @@ end of list               ``no new bans`` (list or bare), ID none     200 400 40
 unauthorized              ``ID`` is ``unauthorized``                  200 401 403
 rate limited              ``rate limit exceeded``, or any body        any, or 429
 listed (check)            the address, or ``blocked``; ID a number    200
-not listed (check)        ``not blocked`` / ``ok``; ID none / 0       200 400 404
+not listed (check)        ``not blocked`` / ``ok``; ID none / 0       200 4xx
 ========================  ==========================================  ======================
 
 Anything else is an outage (5xx) or invalid; it never means "not banned" or "end of list".
@@ -75,11 +75,12 @@ def read_page(status: int, body: bytes, retry_after: str | None = None) -> Page 
     if not _is_number(cursor):
         raise FeedInvalid("the page's ID is not a decimal number")
     networks = []
-    for text in ipaddress:
+    for number, text in enumerate(ipaddress, start=1):
         try:
             networks.append(parse_network(text if isinstance(text, str) else ""))
-        except AddressError as error:
-            raise FeedInvalid(f"the page holds what is no address: {error}") from None
+        except AddressError:
+            # The text itself stays out of the error: it may echo our own URL.
+            raise FeedInvalid(f"entry {number} of the page is no address") from None
     return Page(tuple(networks), cursor)
 
 
@@ -96,7 +97,10 @@ def read_check(status: int, body: bytes, ip: str, retry_after: str | None = None
         word = words[0]
         if status == 200 and _is_number(cursor) and cursor != "0" and _names(word, ip):
             return CheckResult(listed=True)
-        if status in {200, 400, 404} and (word, cursor) in {("not blocked", "none"), ("ok", "0")}:
+        if (status == 200 or 400 <= status < 500) and (word, cursor) in {
+            ("not blocked", "none"),
+            ("ok", "0"),
+        }:
             return CheckResult(listed=False)
     raise FeedInvalid(f"status {status} with a body that is no answer to a check")
 

@@ -6,6 +6,7 @@ exception leaves this module with its cause, and ours say what happened in words
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Final, Protocol
 from urllib.parse import quote, urlsplit
@@ -15,6 +16,7 @@ import urllib3
 from requests.utils import get_environ_proxies
 
 from apiban import __version__
+from apiban.address import is_loopback
 from apiban.errors import FeedInvalid, FeedOutage
 from apiban.feed.answer import FROM_START, CheckResult, EndOfList, Page, read_check, read_page
 from apiban.feed.deadline import Deadline, DeadlineAdapter
@@ -113,6 +115,15 @@ class FeedClient:
         return HttpRequest("POST", self._settings.url + verb, bearer, body)
 
 
+class _Session(requests.Session):
+    """A session for which no answer is a redirect: it would read that one's body unbounded."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Give nowhere."""
+        del resp
+        return None
+
+
 class RequestsTransport:
     """The real transport: TLS verified, no redirects, total deadline, bounded body.
 
@@ -122,6 +133,9 @@ class RequestsTransport:
 
     def __init__(self, settings: FeedSettings) -> None:
         self._timeout = settings.timeout
+        # urllib3 writes whole URLs to these, and in v1 a URL holds the key.
+        for name in ("connection", "connectionpool", "util.retry"):
+            logging.getLogger(f"urllib3.{name}").disabled = True
         self._verify: bool | str = str(settings.ca_file) if settings.ca_file else True
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
@@ -132,7 +146,7 @@ class RequestsTransport:
             FeedInvalid: an answer larger than any that the API documents.
 
         """
-        with Deadline(self._timeout) as deadline, requests.Session() as session:
+        with Deadline(self._timeout) as deadline, _Session() as session:
             session.trust_env = False
             session.mount("https://", DeadlineAdapter(deadline))
             session.mount("http://", DeadlineAdapter(deadline))
@@ -148,6 +162,7 @@ class RequestsTransport:
         raise FeedOutage(f"{urlsplit(request.url).hostname}: {why}")
 
     def _exchange(self, session: requests.Session, request: HttpRequest) -> HttpResponse:
+        host = urlsplit(request.url).hostname or ""
         with session.request(
             request.method,
             request.url,
@@ -162,7 +177,8 @@ class RequestsTransport:
             allow_redirects=False,
             stream=True,
             verify=self._verify,
-            proxies=get_environ_proxies(request.url),
+            # The key of a feed on this host stays on it: plain http is fine there alone.
+            proxies={} if is_loopback(host) else get_environ_proxies(request.url),
         ) as response:
             body = bytearray()
             for chunk in response.raw.stream(8192, decode_content=True):

@@ -2,8 +2,8 @@
 
 ``requests`` bounds each read, so a server that sends one byte now and then holds a client for
 ever. Here every socket that the session opens is known, and the deadline shuts them down: the
-read that waits then ends at once, be it in the headers or in the body. Name resolution and the
-connect have bounds of their own.
+read that waits then ends at once, be it in the headers or in the body. Connecting has what is
+left of the time, however many addresses a name has; the resolver has bounds of its own.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from typing import Any, Self
+import time
+from typing import Any, Final, Self
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 __all__ = ["Deadline", "DeadlineAdapter"]
+
+_CONNECT_TIMEOUT: Final = 10.0
 
 
 class Deadline:
@@ -36,7 +39,35 @@ class Deadline:
             if self.expired:
                 self._shut_down()
 
+    def connect(self, host: str, port: int) -> socket.socket:
+        """Connect within what is left, to one address after the other, and watch the socket.
+
+        Raises:
+            OSError: none of the host's addresses took us.
+
+        """
+        failure: OSError = TimeoutError("no time is left")
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        ):
+            left = self._ends - time.monotonic()
+            if left <= 0:
+                break
+            connection = socket.socket(family, kind, protocol)
+            try:
+                connection.settimeout(min(left, _CONNECT_TIMEOUT))
+                connection.connect(address)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as error:
+                connection.close()
+                failure = error
+            else:
+                self.watch(connection)
+                return connection
+        raise failure
+
     def __enter__(self) -> Self:
+        self._ends = time.monotonic() + self._seconds
         self._timer = threading.Timer(self._seconds, self._expire)
         self._timer.daemon = True
         self._timer.start()
@@ -82,15 +113,11 @@ class DeadlineAdapter(HTTPAdapter):
 def _watch_pools(manager: Any, deadline: Deadline) -> None:
     class WatchedHTTP(HTTPConnection):
         def _new_conn(self) -> socket.socket:
-            connection = super()._new_conn()
-            deadline.watch(connection)
-            return connection
+            return deadline.connect(self._dns_host, self.port or self.default_port)
 
     class WatchedHTTPS(HTTPSConnection):
         def _new_conn(self) -> socket.socket:
-            connection = super()._new_conn()
-            deadline.watch(connection)
-            return connection
+            return deadline.connect(self._dns_host, self.port or self.default_port)
 
     class PoolHTTP(HTTPConnectionPool):
         ConnectionCls = WatchedHTTP

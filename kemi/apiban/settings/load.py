@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
+import ssl
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from apiban.address import is_loopback
 from apiban.errors import SettingsError
 from apiban.log import clean
 from apiban.settings.model import (
@@ -32,7 +33,7 @@ DEFAULT_PATH: Final = Path("/etc/apiban/apiban.toml")
 # kamcli's name for the key is taken beside ours.
 _KEY_VARIABLES: Final = ("APIBAN_KEY", "APIBANKEY")
 _KEY_ADVICE: Final = "use chmod o-r on it"
-_LARGEST_FILE: Final = 1 << 20
+_LARGEST_FILE: Final = 1 << 16
 
 
 def settings_path(environ: Mapping[str, str]) -> Path:
@@ -71,12 +72,13 @@ class _Load:
         self._take_environment()
         self._values["feed.key"] = Secret(self._key())
         self._check_transport()
+        self._check_ca_file()
         if self._problems:
             raise SettingsError(tuple(self._problems))
         return self._build()
 
     def _problem(self, text: str) -> None:
-        self._problems.append(text)
+        self._problems.append(" ".join(text.split()))
 
     def _document(self) -> tuple[dict[str, Any], bool]:
         try:
@@ -90,7 +92,7 @@ class _Load:
                 self._problem(f"{self._path}: is empty")
             return tomllib.loads(raw.decode("utf-8")), readable_by_others(status)
         except FileNotFoundError:
-            if "APIBAN_SETTINGS" in self._environ:
+            if self._environ.get("APIBAN_SETTINGS"):
                 self._problem(f"APIBAN_SETTINGS: there is no file {self._path}")
             elif self._must_exist:
                 self._problem(f"{self._path}: is gone")
@@ -98,8 +100,8 @@ class _Load:
             self._problem(f"{self._path}: cannot be read: {error.strerror}")
         except UnicodeDecodeError:
             self._problem(f"{self._path}: is not UTF-8 text")
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            # The parser's message gives the line and column, and no text of the file.
+        except (ValueError, RecursionError) as error:
+            # The parser's message gives line and column, and of the file one character at most.
             self._problem(f"{self._path}: is not TOML: {clean(error)}")
         return {}, False
 
@@ -111,7 +113,7 @@ class _Load:
                 for name, inner in value.items():
                     self._take(by_name, f"{top}.{name}", inner)
             elif top in sections:
-                self._problem(f"{top} = {clean(value)}: must be a section, [{top}]")
+                self._problem(f"{top}: must be a section, [{top}], not a value")
             else:
                 self._take(by_name, top, value)
 
@@ -131,7 +133,7 @@ class _Load:
     def _read(self, setting: Setting, shown: str, value: Any) -> None:
         try:
             self._values[setting.name] = setting.read(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             said = _shown(setting.name, value)
             self._problem(f"{shown} = {said}: must be {_one_line(error)}")
 
@@ -172,16 +174,20 @@ class _Load:
         url = urlsplit(self._values["feed.url"])
         if url.scheme == "https" or self._values["feed.allow_http"]:
             return
-        host = url.hostname or ""
-        try:
-            loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            loopback = False
-        if not loopback:
+        if not is_loopback(url.hostname or ""):
             self._problem(
                 f"feed.url = {_shown('feed.url', url.geturl())}: must be https, since the key "
                 "travels in it (feed.allow_http = true permits http in a closed network)"
             )
+
+    def _check_ca_file(self) -> None:
+        path: Path | None = self._values["feed.ca_file"]
+        if path is None:
+            return
+        try:
+            ssl.create_default_context(cafile=path)
+        except (OSError, ssl.SSLError):
+            self._problem(f"feed.ca_file = {path}: must be a readable CA bundle in PEM format")
 
     def _build(self) -> Settings:
         def section(name: str) -> dict[str, Any]:
@@ -209,11 +215,13 @@ def _shown(name: str, value: Any) -> str:
         return "********"
     if name == "feed.url":
         scheme, mark, rest = str(value).partition("://")
-        host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
-        return clean(f"{scheme}{mark}{host}/..." if mark else "(not shown)")
+        host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+        return clean(f"{scheme}{mark}{host}/..." if mark and "@" not in rest else "(not shown)")
+    if name == "feed.key_file" and not str(value).startswith("/"):
+        return clean("(not shown)")  # somebody may have put the key itself there
     return clean(value)
 
 
-def _one_line(error: ValueError) -> str:
+def _one_line(error: Exception) -> str:
     """Keep an error's text on one line."""
     return " ".join(str(error).split())

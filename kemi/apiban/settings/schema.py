@@ -22,9 +22,11 @@ __all__ = ["SCHEMA", "Setting"]
 Reader = Callable[[Any], Any]
 
 _DAY: Final = 86400.0
+_PLAIN_URL = re.compile(r"(?:(?![?#@])[!-~])+")  # printable ASCII without a query or a user
 _UPSTREAM = re.compile(
     r"(?:sip:)?(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9.]+)(?::(?P<port>\d{1,5}))?"
-    r"(?:;transport=(?P<transport>[a-zA-Z]+))?"
+    r"(?:;transport=(?P<transport>[a-zA-Z]+))?",
+    re.ASCII,
 )
 
 
@@ -98,7 +100,7 @@ def _url(value: Any) -> str:
         good = parts.scheme in {"https", "http"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         good = False
-    if not good or parts.query or parts.fragment or "@" in parts.netloc or not value.isascii():
+    if not good or not _PLAIN_URL.fullmatch(value):
         raise ValueError(allowed)
     return value if value.endswith("/") else value + "/"
 

@@ -82,7 +82,12 @@ SAMPLES = {
     "feed.accept_private": _SWITCH,
     "feed.allow_http": _SWITCH,
     "feed.ca_file": Sample(
-        None, '"/etc/ssl/own.pem"', "/etc/ssl/own.pem", Path("/etc/ssl/own.pem"), "1", "absolute"
+        None,
+        '"/etc/ssl/certs/ca-certificates.crt"',
+        "/etc/ssl/certs/ca-certificates.crt",
+        Path("/etc/ssl/certs/ca-certificates.crt"),
+        "1",
+        "absolute",
     ),
     "allow.networks": Sample(
         (),

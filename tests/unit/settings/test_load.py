@@ -126,7 +126,7 @@ def test_any_environment_gives_settings_or_the_typed_error(environ: dict[str, st
         (b'mode = "\xff"', "is not UTF-8"),
         (b"\xff\xfem\0o\0d\0e\0", "is not UTF-8"),
         (b"\0\1\2", "is not TOML"),
-        (b"#" * (1 << 20) + b"#", "over 1048576 bytes"),
+        (b"#" * (1 << 16) + b"#", "over 65536 bytes"),
         (b"x = " + b"[" * 20_000, "is not TOML"),
     ],
 )
@@ -141,7 +141,7 @@ def test_file_that_is_no_settings_file(problems: Problems, raw: bytes, said: str
 def test_largest_file_is_read(load: Load) -> None:
     """1 MiB of comments hides no setting."""
     text = "feed.interval = 5\n"
-    assert load(text + "#" * ((1 << 20) - len(text))).feed.interval == 5
+    assert load(text + "#" * ((1 << 16) - len(text))).feed.interval == 5
 
 
 def test_toml_mistake_gives_its_place(problems: Problems) -> None:
@@ -161,8 +161,8 @@ def test_mistake_in_the_file_does_not_hide_those_of_the_environment(problems: Pr
 def test_section_must_be_a_section(problems: Problems, section: str, value: str) -> None:
     """A value where a section belongs says so."""
     (problem,) = problems(f"{section} = {value}")
-    assert problem.startswith(f"{section} = ")
-    assert f"must be a section, [{section}]" in problem
+    # The value stays out of it: somebody may have written feed = "the key".
+    assert problem == f"{section}: must be a section, [{section}], not a value"
 
 
 def test_array_of_sections_is_refused(problems: Problems) -> None:

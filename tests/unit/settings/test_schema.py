@@ -74,7 +74,7 @@ def test_mistake_names_setting_value_and_allowed(problems: Problems, name: str) 
 def test_mistake_in_the_environment_names_the_variable(problems: Problems, name: str) -> None:
     """The operator learns which variable to mend."""
     (problem,) = problems("", {VARIABLES[name]: "b a d/"})
-    shown = '"(not shown)"' if name == "feed.url" else '"b a d/"'
+    shown = '"(not shown)"' if name in {"feed.url", "feed.key_file"} else '"b a d/"'
     assert problem.startswith(f"{VARIABLES[name]} = {shown}: must be ")
     assert SAMPLES[name].allowed in problem
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
+import math
 import os
 import sys
 import time
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
+from apiban.address import is_loopback
 from apiban.errors import ApibanError
 from apiban.feed.server.app import make_app
 from apiban.feed.server.catalog import Catalog, read_list
@@ -31,15 +32,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     key = os.environ.get("APIBAN_FEED_SERVER_KEY", "")
     if not key:
         return _refuse("APIBAN_FEED_SERVER_KEY is not set: it holds the key that clients must send")
-    if not options.allow_http and not _is_loopback(options.host):
+    if not options.allow_http and not is_loopback(options.host):
         return _refuse(
             f"--host {options.host}: keys would travel in clear text; "
             "use a loopback address, or --allow-http in a closed network"
         )
+    watch = FileWatch(options.list)
     try:
         catalog = Catalog(read_list(options.list), now=time.time())
     except ApibanError as error:
         return _refuse(str(error))
+    if options.requests < 1 or not 0 < options.window < math.inf:
+        return _refuse("--requests must be at least 1, and --window a number of seconds above 0")
+    if "/" in key:
+        return _refuse("APIBAN_FEED_SERVER_KEY: a slash in it could not stand in a v1 path")
     quota = Quota(options.requests, options.window, time.monotonic)
     # v1 carries the key in the path: there is no access log.
     config = uvicorn.Config(
@@ -51,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server_header=False,
         timeout_keep_alive=5,
     )
-    return asyncio.run(_serve(uvicorn.Server(config), catalog, options.list))
+    return asyncio.run(_serve(uvicorn.Server(config), catalog, options.list, watch))
 
 
-async def _serve(server: uvicorn.Server, catalog: Catalog, path: Path) -> int:
-    watcher = asyncio.create_task(_follow(catalog, path))
+async def _serve(server: uvicorn.Server, catalog: Catalog, path: Path, watch: FileWatch) -> int:
+    watcher = asyncio.create_task(_follow(catalog, path, watch))
     try:
         await server.serve()
     finally:
@@ -63,9 +69,8 @@ async def _serve(server: uvicorn.Server, catalog: Catalog, path: Path) -> int:
     return 0 if server.started else 1
 
 
-async def _follow(catalog: Catalog, path: Path) -> None:
+async def _follow(catalog: Catalog, path: Path, watch: FileWatch) -> None:
     """Take changes of the list file; a bad one is said, and the last good list stays."""
-    watch = FileWatch(path)
     while True:
         await asyncio.sleep(_LOOK_EVERY)
         if watch.changed():
@@ -90,13 +95,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--allow-http", action="store_true", help="listen beyond loopback")
     return parser
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _refuse(reason: str) -> int:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -27,9 +27,16 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def make_app(catalog: Catalog, key: Secret, quota: Quota) -> Starlette:
-    """Build the application for one key."""
+    """Build the application for one key.
+
+    Raises:
+        ValueError: the key is empty, or cannot stand in a path.
+
+    """
+    if not key or "/" in key.reveal():
+        raise ValueError("the key must not be empty, nor hold a slash")
     api = _Api(catalog, key, quota)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/api/get", api.v2_get, methods=["POST"]),
             Route("/api/check", api.v2_check, methods=["POST"]),
@@ -40,6 +47,8 @@ def make_app(catalog: Catalog, key: Secret, quota: Quota) -> Starlette:
         ],
         exception_handlers={404: _unknown, 405: _unknown},
     )
+    app.router.redirect_slashes = False  # the redirect's Location would hold the key
+    return app
 
 
 async def _health(_request: Request) -> Response:
@@ -70,17 +79,19 @@ class _Api:
 
     async def v2_get(self, request: Request) -> Response:
         """POST get, with a body of set and id."""
+        refusal = self._guarded(_bearer(request))
+        if refusal is not None:
+            return refusal
         body = await self._body(request)
-        return self._guarded(_bearer(request)) or (
-            _malformed() if body is None else self._page(body.get("id", "100"))
-        )
+        return _malformed() if body is None else self._page(body.get("id", "100"))
 
     async def v2_check(self, request: Request) -> Response:
         """POST check, with a body of set and ipaddress."""
+        refusal = self._guarded(_bearer(request))
+        if refusal is not None:
+            return refusal
         body = await self._body(request)
-        return self._guarded(_bearer(request)) or (
-            _malformed() if body is None else self._check(body.get("ipaddress", ""))
-        )
+        return _malformed() if body is None else self._check(body.get("ipaddress", ""))
 
     def _guarded(self, key: str) -> Response | None:
         """Give the refusal, if the key or the quota asks for one."""
@@ -118,16 +129,21 @@ class _Api:
     async def _body(self, request: Request) -> dict[str, object] | None:
         """Read a small JSON object of a known set; None is what is none."""
         raw = b""
-        async for chunk in request.stream():
-            raw += chunk
-            if len(raw) > _LARGEST_BODY:
-                return None
+        try:
+            async for chunk in request.stream():
+                raw += chunk
+                if len(raw) > _LARGEST_BODY:
+                    return None
+        except ClientDisconnect:
+            return None
         try:
             body = json.loads(raw or b"{}")
         except (ValueError, RecursionError):
             return None
-        good = isinstance(body, dict) and body.get("set", "sip") in _SETS
-        return body if good else None
+        if not isinstance(body, dict):
+            return None
+        name = body.get("set", "sip")
+        return body if isinstance(name, str) and name in _SETS else None
 
 
 def _bearer(request: Request) -> str:

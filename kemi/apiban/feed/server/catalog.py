@@ -23,7 +23,7 @@ def read_list(path: Path) -> list[Network]:
 
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise ApibanError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -43,12 +43,13 @@ def read_list(path: Path) -> list[Network]:
 class Catalog:
     """The active listings, oldest first.
 
-    The first ID comes from the clock, in milliseconds: a client that kept its cursor over a
-    restart of the service gets everything once more, and misses nothing.
+    The first ID comes from the clock, in microseconds: a client that kept its cursor over a
+    restart of the service gets everything once more, and misses nothing. (A clock set back
+    between the two would break that; the service of its own keeps no state.)
     """
 
     def __init__(self, networks: Iterable[Network], *, now: float) -> None:
-        self._next = int(now * 1000)
+        self._next = int(now * 1_000_000)
         self._ids: list[int] = []
         self._networks: list[Network] = []
         self._listed: dict[Network, int] = {}

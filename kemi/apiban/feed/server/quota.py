@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 __all__ = ["Quota"]
+
+# Rounding may leave nothing of a wait, which would read as "let through".
+_SHORTEST: Final = 0.001
 
 
 class Quota:
@@ -23,6 +27,6 @@ class Quota:
         while self._times and self._times[0] <= now - self._window:
             self._times.popleft()
         if len(self._times) >= self._limit:
-            return self._times[0] + self._window - now
+            return max(self._times[0] + self._window - now, _SHORTEST)
         self._times.append(now)
         return 0.0

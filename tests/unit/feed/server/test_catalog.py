@@ -87,7 +87,7 @@ def test_client_from_before_a_restart_gets_everything_again() -> None:
 
 def test_first_id_is_beyond_the_conventional_start() -> None:
     """ID 100 asks for all."""
-    assert Catalog(hosts(1), now=NOW).find(hosts(1)[0]) == int(NOW * 1000)
+    assert Catalog(hosts(1), now=NOW).find(hosts(1)[0]) == int(NOW * 1_000_000)
 
 
 def test_find_knows_hosts_and_networks() -> None:
@@ -124,7 +124,7 @@ def test_any_id_gives_exactly_what_is_listed_after_it(numbers: Iterable[int], of
     """An ID need not be one that was given out."""
     networks = hosts(*numbers)
     catalog = Catalog(networks, now=NOW)
-    cursor = int(NOW * 1000) - 300 + offset % 1200
+    cursor = int(NOW * 1_000_000) - 300 + offset % 1200
     wanted = [one for one in networks if (catalog.find(one) or 0) > cursor]
     assert paged(catalog, cursor)[0] == wanted
 

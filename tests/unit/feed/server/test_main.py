@@ -6,6 +6,7 @@ import pytest
 from apiban.address import parse_network
 from apiban.feed.server import Catalog
 from apiban.feed.server import __main__ as program
+from apiban.settings import FileWatch
 
 from tests.unit.feed.parts import KEY
 
@@ -89,7 +90,7 @@ def test_changed_list_is_followed(
     ]
 
     async def follow() -> None:
-        follower = asyncio.create_task(program._follow(catalog, path))
+        follower = asyncio.create_task(program._follow(catalog, path, FileWatch(path)))
         for act, said, count in steps:
             await asyncio.sleep(0)  # the follower takes a look
             act()
