@@ -177,7 +177,7 @@ def mod_init() -> Handler:
                 'effect="the code that was running goes on"\n'
             )
         elif type(error).__name__ == "SettingsError":
-            KSR.crit(
+            KSR.err(
                 f'apiban: event=settings-refused reason="{_escaped(error)}" effect="not started"\n'
             )
             sys.exit(1)

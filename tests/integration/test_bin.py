@@ -85,6 +85,29 @@ def test_run_stays_until_interrupted(tmp_path: Path) -> None:
     assert running.returncode == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_run_interrupted_in_the_flood(tmp_path: Path, number: signal.Signals) -> None:
+    """It is no success, and nothing that it started goes on."""
+    out = tmp_path / "out"
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with out.open("wb") as file:
+        running = subprocess.Popen(
+            [BIN / "run", "--once"], env=environ(TMPDIR=str(scratch)), stdout=file, stderr=file
+        )
+    wait_for(
+        lambda: b"flood from" in out.read_bytes() or running.poll() is not None, "the flood", 90
+    )
+    running.send_signal(number)
+    assert running.wait(30) == 130
+    assert folders(scratch) == set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            assert str(scratch).encode() not in path.read_bytes()
+        except OSError:
+            continue
+
+
 def test_run_with_a_key_sends_no_flood(tmp_path: Path) -> None:
     """With a key and a URL it protects with that list, and nothing else."""
     api = Api(("127.0.1.5",))

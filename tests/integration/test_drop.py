@@ -78,6 +78,7 @@ def test_every_worker_drops(make_node: Callable[..., NodeUnderTest]) -> None:
                 sender.send()
             time.sleep(0.01)
     assert udp_workers_that_dropped() == 4
+    assert node.maps_from_memory()
 
 
 def test_newly_listed_is_dropped_within_two_seconds(node: NodeUnderTest) -> None:

@@ -253,6 +253,30 @@ def test_truncated_snapshot(node: NodeUnderTest) -> None:
     assert keeps_its_fate(node)
 
 
+def test_truncated_runtime_snapshot(make_node: MakeNode) -> None:
+    """No file that somebody cuts short under running traffic ends a worker, or lets one through."""
+    listed = tuple(f"127.66.{number // 250}.{number % 250 + 1}" for number in range(5000))
+    node = make_node(listed).start()
+    senders = [Sender(source, node.target) for source in listed[::60]]
+    sent = dropped = node.board.total().dropped
+    for cut in (None, 2, 64, 0):
+        for path in (node.folder / "runtime").glob("snapshot-*"):
+            os.truncate(path, path.stat().st_size // 2 if cut is None else cut)
+        node.api.feed.add(f"127.67.0.{1 if cut is None else cut + 2}")  # and a new list beside it
+        for _ in range(40):
+            for sender in senders:
+                sender.send()
+            sent += len(senders)
+            wait_for(lambda sent=sent: node.board.total().dropped >= sent, "every drop")
+        assert node.passes(GOOD)
+    for sender in senders:
+        sender.socket.close()
+    assert node.board.total().dropped - dropped == 4 * 40 * len(senders)
+    assert node.board.total().faults == 0
+    assert node.upstream.saw(GOOD)
+    assert not node.upstream.saw("127.66.")
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "unknown format", "missing"])
 def test_damaged_snapshot_at_the_start(node: NodeUnderTest, damage: str) -> None:
     """A start with a bad snapshot compiles it anew from the store before the first packet."""

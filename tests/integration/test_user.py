@@ -61,6 +61,7 @@ def test_another_user(make_node: Callable[..., NodeUnderTest], shared: Path) -> 
     assert node.passes("127.0.2.1")
     owners = {path.stat().st_uid for path in (*state.iterdir(), *runtime.iterdir(), runtime)}
     assert owners == {user.pw_uid}
+    assert node.maps_from_memory()
     node.restart()
     assert node.is_dropped("127.0.1.5")
     node.api.feed.add("127.0.1.9")

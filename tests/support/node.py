@@ -125,6 +125,12 @@ class NodeUnderTest:
         """Tell whether a source's request comes back answered."""
         return b" 200 OK" in self.ask(source, transport, timeout=2.0)
 
+    def maps_from_memory(self) -> bool:
+        """Tell whether the workers that saw a new list share the publisher's memory of it."""
+        users = [slot for slot in self.board.slots() if slot.rank > 0 and slot.counts.dropped]
+        maps = [Path(f"/proc/{slot.pid}/maps").read_text(encoding="utf-8") for slot in users]
+        return bool(maps) and all("/memfd:apiban-list" in text for text in maps)
+
     def events(self, name: str) -> list[str]:
         """Give the log lines of an event."""
         return [line for line in self.kamailio.log_lines() if f"event={name} " in line + " "]

@@ -147,7 +147,8 @@ def _read_body(status: int, body: bytes) -> tuple[list[Any] | str, str]:
     if isinstance(cursor, int) and not isinstance(cursor, bool) and 0 <= cursor < 10**_LONGEST_ID:
         cursor = str(cursor)
     if not isinstance(ipaddress, list | str) or not isinstance(cursor, str):
-        raise FeedInvalid(f"status {status} with a body that lacks ipaddress or ID")
+        hint = "; feed.url must be the base URL alone, ending in /api/" if status == 404 else ""
+        raise FeedInvalid(f"status {status} with a body that lacks ipaddress or ID{hint}")
     return ipaddress, cursor
 
 

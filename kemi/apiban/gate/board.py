@@ -35,6 +35,8 @@ _AT_MAGIC: Final = 0
 GENERATION: Final = 1
 SETTINGS: Final = 2
 CHANGES: Final = 5  # grows with either: the one word that the hot path looks at
+_AT_KEEPER: Final = 6  # who has the list in memory: process id, and the number of its open file
+_AT_HANDLE: Final = 7
 _AT_STARTED: Final = 3
 _AT_SAID: Final = 4
 
@@ -155,10 +157,20 @@ class Board:
         """The generation that the workers are to use."""
         return self.words[GENERATION]
 
-    def announce(self, generation: int) -> None:
-        """Tell the workers that the snapshot of this generation is in place."""
+    def announce(self, generation: int, *, keeper: int = 0, handle: int = 0) -> None:
+        """Tell the workers that the snapshot of this generation is in place.
+
+        ``keeper`` is the process that has it in memory, as its open file ``handle``.
+        """
+        self.words[_AT_KEEPER] = keeper
+        self.words[_AT_HANDLE] = handle
         self.words[GENERATION] = generation
         self.words[CHANGES] += 1
+
+    @property
+    def memory_path(self) -> Path:
+        """Give the path by which the list in the keeper's memory can be opened."""
+        return Path(f"/proc/{self.words[_AT_KEEPER]}/fd/{self.words[_AT_HANDLE]}")
 
     def announce_settings(self) -> None:
         """Tell the workers that the settings were changed, and are good."""

@@ -224,14 +224,21 @@ class Node:
         return done.returncode == 0
 
     def _load(self, generation: int) -> Snapshot:
-        """Map the runtime file; where that is gone, a copy of the durable one serves."""
-        try:
-            return map_snapshot(runtime_path(self.settings.paths.runtime, generation))
-        except SnapshotError:
-            snapshot = load_snapshot(durable_path(self.settings.paths.state))
-            if snapshot.generation < generation:
-                raise
-            return snapshot
+        """Map the list in the publisher's memory; where that is gone, copy it from a file.
+
+        Files are never mapped: who cuts a mapped file short ends the process that reads it.
+        """
+        with contextlib.suppress(SnapshotError):
+            snapshot = map_snapshot(self.board.memory_path)
+            if snapshot.generation == generation:
+                return snapshot
+        paths = self.settings.paths
+        for path in (runtime_path(paths.runtime, generation), durable_path(paths.state)):
+            with contextlib.suppress(SnapshotError):
+                snapshot = load_snapshot(path)
+                if snapshot.generation >= generation:
+                    return snapshot
+        raise SnapshotError(f"the list of generation {generation} cannot be read")
 
     # Settings ----------------------------------------------------------------------------------
 

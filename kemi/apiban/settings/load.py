@@ -32,6 +32,8 @@ DEFAULT_PATH: Final = Path("/etc/apiban/apiban.toml")
 
 # kamcli's name for the key is taken beside ours.
 _KEY_VARIABLES: Final = ("APIBAN_KEY", "APIBANKEY")
+_SECTIONS: Final = ("FEED", "ALLOW", "NODE", "EDGE", "LOG", "PATHS")
+_OTHER_VARIABLES: Final = frozenset({"APIBAN_FEED_SERVER_KEY"})
 _KEY_ADVICE: Final = "use chmod o-r on it"
 _LARGEST_FILE: Final = 1 << 16
 
@@ -129,6 +131,11 @@ class _Load:
             text = self._environ.get(setting.variable)
             if text is not None and setting.name != "feed.key":
                 self._read(setting, setting.variable, text)
+        known = {setting.variable for setting in SCHEMA} | _OTHER_VARIABLES
+        sections = tuple(f"APIBAN_{name}_" for name in _SECTIONS)
+        for name in sorted(self._environ):
+            if name.startswith(sections) and name not in known:
+                self._problem(f"{clean(name)}: no such setting; docs/settings.md lists them")
 
     def _read(self, setting: Setting, shown: str, value: Any) -> None:
         try:
@@ -217,6 +224,8 @@ def _shown(name: str, value: Any) -> str:
         scheme, mark, rest = str(value).partition("://")
         host = re.split(r"[/?#]", rest, maxsplit=1)[0]
         return clean(f"{scheme}{mark}{host}/..." if mark and "@" not in rest else "(not shown)")
+    if isinstance(value, bool):
+        return str(value).lower()
     if name == "feed.key_file" and not str(value).startswith("/"):
         return clean("(not shown)")  # somebody may have put the key itself there
     return clean(value)

@@ -121,12 +121,14 @@ def _list_of(read_one: Callable[[str], Any], allowed: str) -> Reader:
             value = [part for part in re.split(r"[,\s]+", value) if part]
         if not isinstance(value, list):
             raise ValueError(f"a list of {allowed}")  # noqa: TRY004
-        found = []
+        found, wrong = [], []
         for item in value:
             try:
                 found.append(read_one(item if isinstance(item, str) else ""))
             except ValueError as error:
-                raise ValueError(f"a list of {allowed}; {error}") from None
+                wrong.append(str(error))
+        if wrong:
+            raise ValueError(f"a list of {allowed}; " + "; ".join(wrong))
         return tuple(found)
 
     return read

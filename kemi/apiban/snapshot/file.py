@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
 import os
 from pathlib import Path
@@ -10,7 +11,13 @@ from pathlib import Path
 from apiban.errors import SnapshotError
 from apiban.snapshot.format import Snapshot
 
-__all__ = ["load_snapshot", "map_snapshot", "share_snapshot", "write_snapshot"]
+__all__ = [
+    "hold_snapshot",
+    "load_snapshot",
+    "map_snapshot",
+    "share_snapshot",
+    "write_snapshot",
+]
 
 
 def write_snapshot(path: Path, content: bytes) -> None:
@@ -36,6 +43,25 @@ def write_snapshot(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             scratch.unlink()
+
+
+def hold_snapshot(content: bytes) -> int:
+    """Put ``content`` into memory that nobody can change or cut short; give its open file.
+
+    Raises:
+        OSError: there is no memory for it.
+
+    """
+    handle = os.memfd_create("apiban-list", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(handle, "wb", closefd=False) as file:
+            file.write(content)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(handle, fcntl.F_ADD_SEALS, seals | fcntl.F_SEAL_SEAL)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
 
 
 def map_snapshot(path: Path) -> Snapshot:

@@ -1,8 +1,8 @@
 """From the store to the workers: compile, write, announce.
 
-Each publication is written twice: ``state/snapshot`` is the durable one, read at the next start;
-``runtime/snapshot-N`` is the one that workers map. Nobody has a reason to touch the latter, and a
-damaged durable file cannot hurt a worker.
+The workers map the list from sealed memory of the publishing process, which nobody can cut short
+under their feet. ``runtime/snapshot-N`` serves who comes when that process is gone,
+``state/snapshot`` the next start; both are only ever read whole, never mapped.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from apiban.log import Log
 from apiban.settings.model import Settings
 from apiban.settings.watch import FileWatch
 from apiban.snapshot.compile import Ranges, compile_ranges
-from apiban.snapshot.file import map_snapshot, write_snapshot
+from apiban.snapshot.file import hold_snapshot, load_snapshot, write_snapshot
 from apiban.snapshot.format import FOREVER, Snapshot, encode_snapshot
 from apiban.store import FEED_SOURCE
 
 __all__ = ["Bans", "LastList", "Publisher", "durable_path", "runtime_path"]
+
+
+_HELD = 2
 
 
 class Bans(Protocol):
@@ -97,6 +100,7 @@ class Publisher:
         self._board = board
         self._log = log
         self._content = b""
+        self._held: list[int] = []  # the open files of the last lists in memory
         self._said: dict[str, str] = {}  # what was said of each place, to say it once
         self._watches: tuple[FileWatch, ...] = ()
 
@@ -112,17 +116,28 @@ class Publisher:
         state, runtime = settings.paths.state, settings.paths.runtime
         generation = self._next_generation(state)
         self._content = encode_list(source, settings, own, generation=generation, now=now)
-        self.write_durable(settings)
-        path = runtime_path(runtime, generation)
-        if not self._write("runtime", path, effect="workers keep the last list"):
+        self.write_files(settings)
+        handle = self._hold()
+        if handle is None and not self.on_disk:
             return False
-        self._board.announce(generation)
-        self._watches = (FileWatch(path), FileWatch(durable_path(state)))
+        self._board.announce(generation, keeper=os.getpid() if handle else 0, handle=handle or 0)
         self._tidy(state, runtime, generation)
         snapshot = Snapshot(memoryview(self._content))
         ipv4, ipv6 = snapshot.counts
         self._log("published", generation=generation, ipv4=ipv4, ipv6=ipv6, mode=settings.mode)
         return True
+
+    def _hold(self) -> int | None:
+        """Keep the list in memory, and the one before it: a worker may be just opening that."""
+        try:
+            handle = hold_snapshot(self._content)
+        except OSError as error:
+            self._log("publish-failed", reason=error.strerror, effect="workers read the file")
+            return None
+        self._held.append(handle)
+        while len(self._held) > _HELD:
+            os.close(self._held.pop(0))
+        return handle
 
     @property
     def in_place(self) -> bool:
@@ -130,15 +145,17 @@ class Publisher:
         return not any(watch.changed() for watch in self._watches)
 
     @property
-    def durable(self) -> bool:
-        """Tell whether the last publication would survive a restart."""
-        return "durable" not in self._said
+    def on_disk(self) -> bool:
+        """Tell whether both files of the last publication could be written."""
+        return not self._said
 
-    def write_durable(self, settings: Settings) -> None:
-        """Write the last publication for the next start; the workers have it all the same."""
-        path = durable_path(settings.paths.state)
-        if self._write("durable", path, effect="a restart would have an older list"):
-            self._watches = (*self._watches[:1], FileWatch(path))
+    def write_files(self, settings: Settings) -> None:
+        """Write the files of the last publication; the workers have it from memory."""
+        paths, generation = settings.paths, Snapshot(memoryview(self._content)).generation
+        durable, runtime = durable_path(paths.state), runtime_path(paths.runtime, generation)
+        self._write("durable", durable, effect="a restart would have an older list")
+        self._write("runtime", runtime, effect="workers have the list from memory alone")
+        self._watches = (FileWatch(durable), FileWatch(runtime))
 
     def _write(self, place: str, path: Path, *, effect: str) -> bool:
         try:
@@ -157,7 +174,7 @@ class Publisher:
         """Count on from what the workers use and from what is on the disk."""
         latest = self._board.generation
         with contextlib.suppress(SnapshotError):
-            latest = max(latest, map_snapshot(durable_path(state)).generation)
+            latest = max(latest, load_snapshot(durable_path(state)).generation)
         return latest + 1
 
     def _tidy(self, state: Path, runtime: Path, generation: int) -> None:

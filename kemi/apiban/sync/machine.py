@@ -235,8 +235,15 @@ class Sync:
         )
         if unseen > total / 2 and not self._is_confirmed(now):
             self._store.save_feed(FEED_SOURCE, self._state)
-            passes = f"{self._state.held}/{self._settings.confirm_passes}"
-            self._log("pass-held", number=number, total=total, would_remove=unseen, passes=passes)
+            if self._state.held == 1:  # said once, when it begins
+                self._log(
+                    "pass-held",
+                    number=number,
+                    total=total,
+                    would_remove=unseen,
+                    passes_asked_for=self._settings.confirm_passes,
+                    over=self._settings.confirm_after,
+                )
             return
         self._state = replace(self._state, held=0, held_since=None)
         removed = self._store.remove_unseen(FEED_SOURCE, state=self._state, now=now)

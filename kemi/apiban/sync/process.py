@@ -73,6 +73,7 @@ class Process:
         self._own: tuple[Network, ...] = ()
         self._key_file: Path | None = None
         self._file_existed = False
+        self._settled = True
         self._noted_mode: str | None = None
         self._to_publish = True
         self._published = True  # whether the last try reached the workers; if not, the next waits
@@ -132,8 +133,12 @@ class Process:
         """Read them when they were changed, and now and then while they are bad."""
         changed = [watch.changed() for watch in self._watches]
         bad = "settings" in self._trouble and self._clock.uptime() >= self._settings_from
-        if self._watches and not any(changed) and not bad:
+        if any(changed):
+            self._settled = False  # an editor may still be writing: look again at the next tick
             return
+        if self._watches and self._settled and not bad:
+            return
+        self._settled = True
         if not self._watches:
             self._watches = [FileWatch(self._path)]
         self._settings_from = self._clock.uptime() + _SETTINGS_RETRY
@@ -270,9 +275,9 @@ class Process:
         if self._to_publish and (self._published or now >= self._republish_from):
             self._allow_end = store.next_allow_end(self._clock.now())
             self._publish_from(store, settings)
-        elif not self._publisher.durable and now >= self._republish_from:
+        elif not self._publisher.on_disk and now >= self._republish_from:
             self._republish_from = now + _REPUBLISH_EVERY
-            self._publisher.write_durable(settings)
+            self._publisher.write_files(settings)
 
     def _publish_last_list(self, settings: Settings) -> None:
         """Without a store, new settings still take effect: the emergency switch must work."""

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,7 @@ _FEED_VARIABLES: Final = (
     "APIBAN_SETTINGS",
 )
 _FIRST_LIST: Final = 60.0
+_INTERRUPTED: Final = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--once", action="store_true")
     parser.add_argument("--listen", metavar="ADDRESS[:PORT]")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     configured = any(os.environ.get(name) for name in _FEED_VARIABLES) or DEFAULT_PATH.exists()
     job = _protect if configured else _try_out
     try:
@@ -58,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"bin/run: {error}\n")
         return 1
     except KeyboardInterrupt:
-        return 0
+        return _INTERRUPTED
 
 
 def _interrupt(*_: object) -> None:
@@ -102,9 +105,12 @@ def _protect(folder: Path, listen: str | None, *, once: bool) -> int:
     with Follower(kamailio.log_file) as log, kamailio:
         if once:
             ended = _wait(lambda: _has(log, "pass-end", "feed-trouble", "no-key"), _FIRST_LIST)
+            if not ended or not _has(log, "pass-end"):
+                _say("FAILED: no complete list came; the log above says why")
+                return 1
             board = Board.open(settings.paths.runtime / "counters")
-            _say(f"\n  snapshot generation in force  {board.generation}")
-            return 0 if ended and _has(log, "pass-end") else 1
+            _say(f"\n  the list is in force; its generation is {board.generation}")
+            return 0
         return _stay(kamailio)
 
 
@@ -132,7 +138,8 @@ def _try_out(folder: Path, listen: str | None, *, once: bool) -> int:
             if not _wait(lambda: _has(log, "pass-end"), _FIRST_LIST):
                 raise ApibanError("the list did not come")
             board = Board.open(folder / "runtime" / "counters")
-            summary = _Flood(address, board, work).run()
+            with ExitStack() as loads:
+                summary = _Flood(address, board, work, loads).run()
             _say("\n" + summary.table() + "\n")
             failures = summary.failures()
             for failure in failures:
@@ -145,7 +152,8 @@ def _try_out(folder: Path, listen: str | None, *, once: bool) -> int:
 class _Flood:
     """The trial's loads, and what came of them."""
 
-    def __init__(self, target: str, board: Board, work: Path) -> None:
+    def __init__(self, target: str, board: Board, work: Path, loads: ExitStack) -> None:
+        self._loads = loads  # ends what still runs, whatever ends us
         self._target = target
         self._board = board
         self._work = work
@@ -196,7 +204,7 @@ class _Flood:
 
     def _start(self, scenario: str, source: str, rate: int, count: int, transport: str) -> Sipp:
         load = Load(scenario, self._target, source, rate, count, transport=transport)
-        return start(load, SCENARIOS, self._work)
+        return self._loads.enter_context(start(load, SCENARIOS, self._work))
 
     def _settle(self, dropped: int) -> None:
         """Let the workers empty their sockets before their counts are read."""
@@ -222,8 +230,11 @@ def _wait(condition: Callable[[], bool], seconds: float) -> bool:
 
 def _stay(kamailio: Kamailio) -> int:
     _say("it stays up until Ctrl-C")
-    while kamailio.running:
-        time.sleep(0.2)
+    try:
+        while kamailio.running:
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        return 0
     _say("Kamailio ended: " + " | ".join(kamailio.log_lines()[-3:]))
     return 1
 

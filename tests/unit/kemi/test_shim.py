@@ -173,7 +173,7 @@ def test_bad_settings_stop_the_start_on_one_line(kamailio: _Kamailio) -> None:
         kamailio.load()
     assert caught.value.code == 1
     ((level, text),) = kamailio.ksr.log
-    assert level == "crit"
+    assert level == "err"
     assert text.count("\n") == 1
     assert "mode = x" in text
     assert "feed.interval = -1" in text

@@ -67,7 +67,7 @@ def test_publication_is_durable_mapped_and_announced(place: _Place) -> None:
     assert durable.mode is Mode.SHADOW
     assert place.banned("192.0.2.1")
     assert place.banned("2001:db8::77")
-    assert place.publisher.durable
+    assert place.publisher.on_disk
     assert place.publisher.in_place
 
 
@@ -145,29 +145,46 @@ def test_unwritable_durable_folder_still_reaches_the_workers(place: _Place) -> N
     place.state.rmdir()
     for _ in range(3):
         assert place.publish()
-        assert not place.publisher.durable
+        assert not place.publisher.on_disk
     assert place.banned("192.0.2.1")
     assert len(place.log.fields("publish-failed")) == 1
     place.state.mkdir()
     place.publish()
-    assert place.publisher.durable
+    assert place.publisher.on_disk
     place.state.joinpath("snapshot").unlink()
     place.state.rmdir()
     place.publish()
     assert len(place.log.fields("publish-failed")) == 2
 
 
-def test_unwritable_runtime_folder_announces_nothing(place: _Place) -> None:
-    """Workers are never told of a file that is not there; the next start has it though."""
+def test_unwritable_runtime_folder_still_reaches_the_workers(place: _Place) -> None:
+    """They have the list from memory; the next start has it too."""
     place.ban("192.0.2.1")
     place.runtime.rmdir()
-    assert not place.publish()
-    assert place.board.generation == 0
-    assert place.log.names() == ["publish-failed"]
-    assert load_snapshot(durable_path(place.state)).expires("192.0.2.1")
-    place.runtime.mkdir()
     assert place.publish()
-    assert place.banned("192.0.2.1")
+    assert place.log.names() == ["publish-failed", "published"]
+    assert map_snapshot(place.board.memory_path).expires("192.0.2.1")
+    assert load_snapshot(durable_path(place.state)).expires("192.0.2.1")
+
+
+def test_list_in_memory_cannot_be_cut_short_or_changed(place: _Place) -> None:
+    """What the workers map is sealed: a mapped file that shrinks would end them."""
+    place.ban("192.0.2.1")
+    place.publish()
+    path = place.board.memory_path
+    with pytest.raises(PermissionError):
+        os.truncate(path, 10)
+    with path.open("r+b") as file, pytest.raises(PermissionError):
+        os.write(file.fileno(), b"x")
+    assert map_snapshot(path).generation == place.board.generation
+
+
+def test_lists_in_memory_do_not_pile_up(place: _Place) -> None:
+    """The last two are held, for a worker that is just opening one."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(10):
+        place.publish()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
 
 
 def test_old_runtime_files_are_tidied(place: _Place) -> None:
@@ -216,7 +233,7 @@ def test_unwritable_runtime_folder_is_said_once(place: _Place) -> None:
     """A failure that lasts is one line, not one a try."""
     place.runtime.rmdir()
     for _ in range(3):
-        assert not place.publish()
+        assert place.publish()  # from memory
     assert len(place.log.fields("publish-failed")) == 1
 
 

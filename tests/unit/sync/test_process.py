@@ -151,7 +151,7 @@ def test_mode_is_in_force_at_the_next_tick(node: _Node, mode: str) -> None:
     """In the workers' snapshot, the durable one, and the store's journal at the next start."""
     node.run(5)
     node.write(mode=mode)
-    node.run(1)
+    node.run(2)
     assert str(node.snapshot().mode) == mode
     assert str(load_snapshot(durable_path(node.state)).mode) == mode
     assert node.log.fields("mode") == [{"mode": Mode[mode.upper()], "was": Mode.ENFORCE}]
@@ -162,10 +162,10 @@ def test_allow_entry_is_in_force_at_the_next_tick(node: _Node) -> None:
     """And its removal too; the store's list is untouched by it."""
     node.run(5)
     node.write(allow__networks=["192.0.2.0/31"])
-    node.run(1)
+    node.run(2)
     assert node.banned() == {"2", "3"}
     node.write()
-    node.run(1)
+    node.run(2)
     assert node.banned() == {"1", "2", "3"}
 
 
@@ -194,7 +194,7 @@ def test_bad_settings_keep_the_last_good_ones_and_are_said_once(node: _Node) -> 
     assert node.snapshot().mode is Mode.SHADOW
     assert node.board.words[SETTINGS] == 0
     node.write(mode="off")
-    node.run(1)
+    node.run(2)
     assert node.snapshot().mode is Mode.OFF
     assert {"state": "good again"} in node.log.fields("settings")
 
@@ -462,10 +462,10 @@ def test_damaged_publication_is_made_anew(node: _Node, which: str, how: str) -> 
 
 
 def test_missing_runtime_folder_is_tried_again(node: _Node) -> None:
-    """The list reaches the workers once the folder is there."""
+    """The workers have the list from memory; the file is there once the folder is."""
     node.runtime.rmdir()
     node.run(30)
-    assert node.board.generation == 0
+    assert node.board.generation > 0  # from memory
     node.runtime.mkdir()
     node.run(15)
     assert node.banned() == {"1", "2", "3"}
