@@ -1,6 +1,6 @@
 """The guard: every message's source goes past it, before Kamailio parses anything.
 
-``pre_parse`` and ``verdict`` are the hot path, some 300 ns of Python a dropped packet: closures
+``pre_parse`` and ``verdict`` are the hot path, a few hundred ns of Python a packet: closures
 over local names, because each attribute look-up there would cost as much as the whole decision.
 They do no I/O, take no lock and print nothing for a source that was met before. A new snapshot or
 new settings show as a changed word in shared memory.
