@@ -31,11 +31,13 @@ class Gate:
     def __init__(self, *, now: Callable[[], float], timer: Callable[[], float]) -> None:
         self._now = now
         self.snapshot: Snapshot | None = None
+        self.looks_up = False  # whether a look-up is worth while at all
         self.listed: TTLCache[str, bool] = TTLCache(CACHED_SOURCES, CACHED_SECONDS, timer=timer)
 
     def use(self, snapshot: Snapshot | None) -> None:
         """Look up in this snapshot from now on; None lets everything through."""
         self.snapshot = snapshot
+        self.looks_up = self.mode is not Mode.OFF
         self.listed.clear()
 
     @property
@@ -53,7 +55,10 @@ class Gate:
         snapshot = self.snapshot
         if snapshot is None:
             return False
-        left = snapshot.expires(source) - self._now()
+        expires = snapshot.expires(source)
+        if not expires:  # nearly every source that comes here: it costs no look at the clock
+            return False
+        left = expires - self._now()
         if left <= 0:
             return False
         if left > CACHED_SECONDS:

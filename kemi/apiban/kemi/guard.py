@@ -158,11 +158,11 @@ class Guard:
 
     def _judge(self, source: object, variable: str) -> int:
         """Decide on a source that is not among the cached ones."""
-        words, slot = self._board.words, self._slot
-        mode = self._gate.mode
-        if not isinstance(source, str) or mode is Mode.OFF or not self._gate.is_banned(source):
+        words, slot, gate = self._board.words, self._slot, self._gate
+        if not isinstance(source, str) or not gate.looks_up or not gate.is_banned(source):
             words[slot + PASSED] += 1
             return PASS
+        mode = gate.mode
         words[slot + (DROPPED if mode is Mode.ENFORCE else WOULD_DROP)] += 1
         self._say_first(source, "first-drop" if mode is Mode.ENFORCE else "would-drop", variable)
         return DROP if mode is Mode.ENFORCE else PASS
