@@ -24,7 +24,7 @@ def used() -> set[str]:
 
 def test_names_are_found() -> None:
     """The search sees core functions and those of modules."""
-    assert {"set_drop", "pv.get", "tm.t_relay", "sl.send_reply", "crit"} <= used()
+    assert {"set_drop", "pv.get", "tm.t_relay", "sl.send_reply", "err"} <= used()
 
 
 def test_every_function_is_there_with_the_types_that_we_use() -> None:
