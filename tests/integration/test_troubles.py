@@ -45,11 +45,10 @@ def copied_script(tmp_path: Path) -> Path:
     return folder / SCRIPT.name
 
 
-def copied_node(make_node: MakeNode, script: Path) -> NodeUnderTest:
+def copied_node(make_node: MakeNode, script: Path, **options: object) -> NodeUnderTest:
     """Make a node that runs the copy, with the libraries of this environment."""
-    environment = SCRIPT.parents[1] / ".venv"
-    node = make_node((LISTED, ALSO), script=script)
-    node.kamailio._environ["APIBAN_VENV"] = str(environment)
+    node = make_node((LISTED, ALSO), script=script, **options)
+    node.kamailio._environ["APIBAN_VENV"] = str(SCRIPT.parents[1] / ".venv")
     return node
 
 
@@ -147,20 +146,13 @@ def test_exception_and_missing_method_let_calls_through(
             ' sl_send_reply("200", "OK"); }\n'
         )
         options["configuration"] = path
-    node = copied_node_with(make_node, copied_script, **options).start()
+    node = copied_node(make_node, copied_script, **options).start()
     for _ in range(20):
         assert node.passes(GOOD)
     assert node.board.total().faults >= 20
     faults = node.events("fault")
     assert 1 <= len(faults) <= 5  # at most one for each worker that met it
     assert "Traceback" not in "\n".join(node.kamailio.log_lines())
-
-
-def copied_node_with(make_node: MakeNode, script: Path, **options: object) -> NodeUnderTest:
-    """Make a node that runs the copy, with other options."""
-    node = make_node((LISTED, ALSO), script=script, **options)
-    node.kamailio._environ["APIBAN_VENV"] = str(SCRIPT.parents[1] / ".venv")
-    return node
 
 
 @pytest.mark.parametrize("mode", ["slow", "failing", "garbage", "unauthorized", "limited", "empty"])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from apiban.gate import Board
+from apiban.trial import stage
 from apiban.trial.kamailio import Kamailio
 
 from tests.support.api import KEY, Api
@@ -18,18 +18,9 @@ from tests.support.sip import Upstream, ask
 HOST = "127.0.5.1"
 
 
-def free_port(host: str = HOST) -> int:
+def free_port() -> int:
     """Give a port that is free for UDP and TCP."""
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
-            tcp.bind((host, 0))
-            port = int(tcp.getsockname()[1])
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-                try:
-                    udp.bind((host, port))
-                except OSError:
-                    continue
-        return port
+    return stage.free_port(HOST)
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 10.0) -> float:

@@ -116,8 +116,7 @@ class Guard:
         refresh = self._refresh
         count_fault = self._count_fault_safely
         seen = self._seen
-        hit = self._slot + (WOULD_DROP if self._gate.mode is Mode.SHADOW else DROPPED)
-        on_hit = DROP if self._gate.mode is Mode.ENFORCE else PASS
+        hit, on_hit = self._on_hit()
 
         def verdict(*_: object) -> int:
             nonlocal seen, hit, on_hit
@@ -229,6 +228,10 @@ class Guard:
                 self._settings_changed()
             except Exception as error:  # noqa: BLE001 - the last good settings stay
                 self.count_fault(error)
+        return self._on_hit()
+
+    def _on_hit(self) -> tuple[int, int]:
+        """Give which word counts a cached source, and what becomes of it."""
         mode = self._gate.mode
         return (
             self._slot + (WOULD_DROP if mode is Mode.SHADOW else DROPPED),

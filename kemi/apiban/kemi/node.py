@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -161,15 +162,13 @@ class Node:
         From the node before a reload, else from the durable snapshot, else compiled anew from
         the store; else there is none, and everything passes until the sync publishes.
         """
-        if previous is not None and previous.gate.snapshot is not None:
-            with contextlib.suppress(SnapshotError):
-                return self._load(self.board.generation)
-            with contextlib.suppress(SnapshotError):
-                # Its class may be the old code's: only its bytes are taken over.
-                return Snapshot(previous.gate.snapshot.buffer)
         if previous is not None and self.board.generation:
             with contextlib.suppress(SnapshotError):
                 return self._load(self.board.generation)
+        if previous is not None and previous.gate.snapshot is not None:
+            with contextlib.suppress(SnapshotError):
+                # Its class may be the old code's: only its bytes are taken over.
+                return Snapshot(previous.gate.snapshot.buffer)
         path = durable_path(self.settings.paths.state)
         if path.exists():
             try:
@@ -252,15 +251,7 @@ class Node:
         new = load_settings(self._path, self._environ, must_exist=self._existed)
         self.guard.log_settings = new.log
         self.edge.use(new.edge)
-        self.settings = Settings(
-            mode=new.mode,
-            feed=new.feed,
-            allow=new.allow,
-            node=new.node,
-            edge=new.edge,
-            log=new.log,
-            paths=self.settings.paths,
-        )
+        self.settings = replace(new, paths=self.settings.paths)
 
 
 def _sync_command() -> list[str]:

@@ -157,7 +157,7 @@ class Publisher:
         self._write("runtime", runtime, effect="workers have the list from memory alone")
         self._watches = (FileWatch(durable), FileWatch(runtime))
 
-    def _write(self, place: str, path: Path, *, effect: str) -> bool:
+    def _write(self, place: str, path: Path, *, effect: str) -> None:
         try:
             write_snapshot(path, self._content)
         except SnapshotError as error:
@@ -166,9 +166,8 @@ class Publisher:
             if self._said.get(place) != why:
                 self._said[place] = why
                 self._log("publish-failed", reason=error, effect=effect)
-            return False
-        self._said.pop(place, None)
-        return True
+        else:
+            self._said.pop(place, None)
 
     def _next_generation(self, state: Path) -> int:
         """Count on from what the workers use and from what is on the disk."""

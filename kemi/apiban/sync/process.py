@@ -11,6 +11,7 @@ import fcntl
 import os
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -176,11 +177,7 @@ class Process:
         if new.mode != old.mode:
             self._log("mode", mode=new.mode, was=old.mode)
         restart = "paths" if new.paths != old.paths else "nothing"
-        if new.paths != old.paths:
-            self._settings = Settings(
-                **{name: getattr(new, name) for name in Settings.__slots__ if name != "paths"},
-                paths=old.paths,
-            )
+        self._settings = replace(new, paths=old.paths)
         self._board.announce_settings()
         self._log("settings", state="changed", file=self._path, needs_restart=restart)
 
