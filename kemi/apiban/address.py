@@ -41,6 +41,10 @@ class Network:
         """True for a single address."""
         return self.first == self.last
 
+    def overlaps(self, other: Network) -> bool:
+        """Tell whether the two have an address in common."""
+        return self.family == other.family and self.first <= other.last and other.first <= self.last
+
     def __str__(self) -> str:
         host = (
             ipaddress.IPv4Address(self.first)

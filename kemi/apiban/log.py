@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, Protocol
 
-__all__ = ["EVENTS", "PREFIX", "Level", "Log", "clean", "line"]
+__all__ = ["EVENTS", "PREFIX", "Level", "Log", "clean", "line", "where"]
 
 Level = Literal["info", "notice", "warn", "err"]
 
@@ -50,6 +50,29 @@ EVENTS: Final[dict[str, Level]] = {
     "settings-refused": "err",
     "store": "notice",
     "store-failed": "err",
+    # the feed service
+    "feed-start": "notice",
+    "feed-stop": "notice",
+    "feed-store-failed": "err",
+    "request": "info",
+    "mail-failed": "err",
+    "never-list": "notice",
+    "never-list-refused": "err",
+    "never-list-applied": "notice",
+    # the honeypot
+    "honeypot-start": "notice",
+    "honeypot-summary": "notice",
+    "honeypot": "notice",
+    "sighting": "notice",
+    "queue-failed": "err",
+    "queue-full": "err",
+    "report": "notice",
+    "report-trouble": "warn",
+    "report-denied": "err",
+    "report-refused": "warn",
+    "report-idle": "warn",
+    "report-ended": "warn",
+    "report-output": "warn",
 }
 
 
@@ -92,3 +115,11 @@ def line(event: str, fields: dict[str, object]) -> str:
     """Give the text of one line, without its line break."""
     words = [f"event={event}", *(f"{name}={clean(value)}" for name, value in fields.items())]
     return PREFIX + " ".join(words)
+
+
+def where(error: BaseException) -> str:
+    """Give the place in the code that an unforeseen error comes from, as ``MODULE:LINE``."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return f"{at.tb_frame.f_globals.get('__name__')}:{at.tb_lineno}" if at is not None else "?"

@@ -21,7 +21,7 @@ from apiban.clock import Clock
 from apiban.errors import ApibanError
 from apiban.gate import Board, Gate
 from apiban.gate.board import CHANGES, DROPPED, FAULTS, PASSED, SETTINGS, WOULD_DROP
-from apiban.log import Log
+from apiban.log import Log, where
 from apiban.settings.model import LogSettings, Mode
 from apiban.snapshot import Snapshot
 
@@ -94,11 +94,9 @@ class Guard:
         if now < self._quiet_until:
             return
         self._quiet_until = now + _FAULT_EVERY
-        at = what.__traceback__
-        while at is not None and at.tb_next is not None:
-            at = at.tb_next
-        where = f"{at.tb_frame.f_globals.get('__name__')}:{at.tb_lineno}" if at else "?"
-        self._log("fault", what=type(what).__name__, at=where, reason=what, effect="let through")
+        self._log(
+            "fault", what=type(what).__name__, at=where(what), reason=what, effect="let through"
+        )
 
     # The hot path ------------------------------------------------------------------------------
 

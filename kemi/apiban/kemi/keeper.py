@@ -1,4 +1,4 @@
-"""The keeper of the sync process, run by rtimer inside Kamailio.
+"""The keeper of the sync process, or of another one, run by rtimer inside Kamailio.
 
 Kamailio ends as a whole when one of its processes dies, and its Python cannot run threads. So the
 sync is a process of its own, a child of the rtimer process: this starts it, gives it its ticks,
@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from apiban.clock import Clock
@@ -19,7 +21,7 @@ from apiban.gate import Board
 from apiban.gate.board import Counts
 from apiban.log import EVENTS, PREFIX, Level, Log
 
-__all__ = ["Keeper"]
+__all__ = ["ChildKeeper", "Keeper", "child_command", "child_environ"]
 
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 60.0
@@ -32,8 +34,25 @@ _LINES_KEPT: Final = 1000
 Print = Callable[[Level, str], None]
 
 
-class Keeper:
-    """Keeps one sync process; ``tick()`` never waits for it."""
+def child_command(module: str) -> list[str]:
+    """Name the interpreter that is embedded here; ``sys.executable`` may be another one."""
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    python = Path(sys.base_prefix) / "bin" / name
+    return [str(python) if python.exists() else sys.executable, "-m", module]
+
+
+def child_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give the child our module path, so that it runs the same code with the same libraries."""
+    ours = [folder for folder in sys.path if folder and Path(folder).is_dir()]
+    return {**environ, "PYTHONPATH": os.pathsep.join(ours), "PYTHONSAFEPATH": "1"}
+
+
+class ChildKeeper:
+    """Keeps one process that has the board; ``tick()`` never waits for it.
+
+    ``ended`` and ``output`` are the events that say that it ended, and what it printed that is no
+    line of ours.
+    """
 
     def __init__(  # noqa: PLR0913 - the outside world comes in as arguments
         self,
@@ -44,7 +63,8 @@ class Keeper:
         clock: Clock,
         log: Log,
         print_line: Print,
-        summary_every: float,
+        ended: str,
+        output: str,
     ) -> None:
         self._command = [*command, "--board", str(board.handle)]
         self._environ = dict(environ)
@@ -52,18 +72,17 @@ class Keeper:
         self._clock = clock
         self._log = log
         self._print = print_line
-        self.summary_every = summary_every
+        self._ended_event = ended
+        self._output_event = output
         self._child: subprocess.Popen[bytes] | None = None
         self._rest = b""
         self._lines: deque[bytes] = deque(maxlen=_LINES_KEPT)
         self._started = 0.0
         self._start_from = 0.0
         self._pause = _FIRST_PAUSE
-        self._counts = board.total()
-        self._summary_from = clock.uptime() + summary_every
 
     def tick(self) -> None:
-        """Start the sync process if need be, tick it, and print what it said."""
+        """Start the process if need be, tick it, and print what it said."""
         child = self._child
         if child is None:
             if self._clock.uptime() >= self._start_from:
@@ -75,15 +94,14 @@ class Keeper:
             if child.poll() is not None:
                 self._ended(child)
         self._print_some()
-        self._summarise()
 
     @property
     def pid(self) -> int | None:
-        """The sync process's id, while it runs."""
+        """The process's id, while it runs."""
         return self._child.pid if self._child else None
 
     def stop(self) -> None:
-        """Let the sync process end: it does when its input ends."""
+        """Let the process end: it does when its input ends."""
         child, self._child = self._child, None
         if child is not None:
             for pipe in (child.stdin, child.stdout):
@@ -104,7 +122,7 @@ class Keeper:
                 cwd="/",
             )
         except OSError as error:
-            self._log("sync-ended", reason=error.strerror, next_try_in=self._longer_pause())
+            self._log(self._ended_event, reason=error.strerror, next_try_in=self._longer_pause())
             return
         for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
@@ -133,13 +151,13 @@ class Keeper:
             self._pass_on(self._lines.popleft().decode("utf-8", "replace"))
 
     def _pass_on(self, text: str) -> None:
-        """Print a line of the sync's; anything else that comes out of it is escaped and cut."""
+        """Print a line of ours; anything else that comes out of the child is escaped and cut."""
         level, _, rest = text.partition(" ")
         for known in set(EVENTS.values()):
             if level == known and rest.startswith(PREFIX):
                 self._print(known, rest[:_LONGEST_LINE])
                 return
-        self._log("sync-output", text=text)
+        self._log(self._output_event, text=text)
 
     def _ended(self, child: subprocess.Popen[bytes]) -> None:
         self._read(child)
@@ -152,13 +170,47 @@ class Keeper:
             self._pause = _FIRST_PAUSE
         if child.returncode < 0:  # a signal ended it, so nothing is wrong with it
             self._pause = min(self._pause, _LONGEST_PAUSE_KILLED)
-        self._log("sync-ended", status=child.returncode, next_try_in=self._longer_pause())
+        self._log(self._ended_event, status=child.returncode, next_try_in=self._longer_pause())
 
     def _longer_pause(self) -> float:
         pause = self._pause
         self._start_from = self._clock.uptime() + pause
         self._pause = min(pause * 2, _LONGEST_PAUSE)
         return pause
+
+
+class Keeper(ChildKeeper):
+    """Keeps the sync process, and says now and then what the workers dropped."""
+
+    def __init__(  # noqa: PLR0913 - the outside world comes in as arguments
+        self,
+        *,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        board: Board,
+        clock: Clock,
+        log: Log,
+        print_line: Print,
+        summary_every: float,
+    ) -> None:
+        super().__init__(
+            command=command,
+            environ=environ,
+            board=board,
+            clock=clock,
+            log=log,
+            print_line=print_line,
+            ended="sync-ended",
+            output="sync-output",
+        )
+        self.summary_every = summary_every
+        self._counts = board.total()
+        self._summary_from = clock.uptime() + summary_every
+
+    def tick(self) -> None:
+        """Start the sync process if need be, tick it, print what it said, and sum up."""
+        super().tick()
+        self._summarise()
 
     def _summarise(self) -> None:
         now = self._clock.uptime()

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from apiban import __version__
@@ -18,8 +16,9 @@ from apiban.errors import BoardError, SnapshotError
 from apiban.gate import Board, Gate
 from apiban.gate.board import SETTINGS
 from apiban.kemi.edge import Edge
+from apiban.kemi.folders import Folders
 from apiban.kemi.guard import Guard
-from apiban.kemi.keeper import Keeper
+from apiban.kemi.keeper import Keeper, child_command, child_environ
 from apiban.log import EVENTS, Level, line
 from apiban.settings import Settings, load_settings, settings_path
 from apiban.snapshot import Snapshot, load_snapshot, map_snapshot, share_snapshot
@@ -58,6 +57,7 @@ class Node:
         self._clock = clock or SystemClock()
         self._existed = self._path.exists()
         self.settings: Settings = load_settings(self._path, environ)
+        self._folders = Folders(self.settings.paths.state)
         self.board = self._take_board(previous)
         self.gate = Gate(now=self._clock.now, timer=time.monotonic)
         self.gate.use(self._first_snapshot(previous))
@@ -73,8 +73,8 @@ class Node:
         )
         self.edge = Edge(ksr, self.guard, self.settings.edge, self.log)
         self.keeper = Keeper(
-            command=_sync_command(),
-            environ=_sync_environ(environ),
+            command=child_command("apiban.sync"),
+            environ=child_environ(environ),
             board=self.board,
             clock=self._clock,
             log=self.log,
@@ -123,36 +123,13 @@ class Node:
         now = self._clock.now()
         try:
             for folder in (paths.state, paths.runtime):
-                self._make_folder(folder)
+                self._folders.make(folder)
             board = Board.create(paths.runtime / "counters", now=now)
-            self._give_to_owner(paths.runtime / "counters")
+            self._folders.hand_over(paths.runtime / "counters")
         except BoardError as error:
             self.log("fault", what="counters", reason=error, effect="not visible from outside")
             board = Board.unnamed(now=now)
         return board
-
-    def _make_folder(self, folder: Path) -> None:
-        """Make a folder if it is not there, for the group to work in."""
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True)
-            folder.chmod(0o2770)  # mkdir would not set the group bit
-            self._give_to_owner(folder)
-
-    def _give_to_owner(self, path: Path) -> None:
-        """Let the workers' user write it, where Kamailio starts as root and changes its user."""
-        owner = self._owner()
-        if owner is not None:
-            with contextlib.suppress(OSError):
-                os.chown(path, *owner)
-
-    def _owner(self) -> tuple[int, int] | None:
-        if os.geteuid() != 0:
-            return None
-        try:
-            status = self.settings.paths.state.stat()
-        except OSError:
-            return None
-        return status.st_uid, status.st_gid
 
     # The snapshot ------------------------------------------------------------------------------
 
@@ -202,11 +179,11 @@ class Node:
         """Have the store's list compiled by a process of the workers' user."""
         if not (self.settings.paths.state / "store.db").exists():
             return False
-        user, group = self._owner() or (None, None)
+        user, group = self._folders.owner() or (None, None)
         try:
             done = subprocess.run(
-                [*_sync_command(), "--publish", "--board", str(self.board.handle)],
-                env=_sync_environ(self._environ),
+                [*child_command("apiban.sync"), "--publish", "--board", str(self.board.handle)],
+                env=child_environ(self._environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -252,16 +229,3 @@ class Node:
         self.guard.log_settings = new.log
         self.edge.use(new.edge)
         self.settings = replace(new, paths=self.settings.paths)
-
-
-def _sync_command() -> list[str]:
-    """Name the interpreter that is embedded here; ``sys.executable`` may be another one."""
-    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    python = Path(sys.base_prefix) / "bin" / name
-    return [str(python) if python.exists() else sys.executable, "-m", "apiban.sync"]
-
-
-def _sync_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """Give the child our module path, so that it runs the same code with the same libraries."""
-    ours = [folder for folder in sys.path if folder and Path(folder).is_dir()]
-    return {**environ, "PYTHONPATH": os.pathsep.join(ours), "PYTHONSAFEPATH": "1"}

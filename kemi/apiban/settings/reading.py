@@ -55,11 +55,11 @@ class Reading:
         self._named_by = named_by
         self._secrets = secrets
         self._docs = docs
-        document, others_can_read = self._document(must_exist=must_exist)
+        document, self._others_can_read = self._document(must_exist=must_exist)
         self._take_document(document)
         for name in sorted(secrets):
-            if others_can_read and self.values[name]:
-                self.problem(f"{name}: others can read {path}, which holds it; {_ADVICE}")
+            if self.values[name]:
+                self.keep_from_others(name)
         self._take_environment(variables, known)
 
     def problem(self, text: str) -> None:
@@ -84,6 +84,11 @@ class Reading:
         """
         if self.problems:
             raise SettingsError(tuple(self.problems))
+
+    def keep_from_others(self, name: str) -> None:
+        """Refuse a file that others can read: it holds a secret in this setting."""
+        if self._others_can_read:
+            self.problem(f"{name}: others can read {self._path}, which holds it; {_ADVICE}")
 
     # Values that need more than a reader ---------------------------------------------------------
 

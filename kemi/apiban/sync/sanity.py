@@ -4,31 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
-from apiban.address import Network, parse_network
+from apiban.address import Network
+from apiban.private import is_private
 from apiban.settings.model import FeedSettings
 
 __all__ = ["Refusal", "sift"]
-
-# Addresses that cannot be a scanner on the internet: somebody's own network, or no host at all.
-_PRIVATE: Final = tuple(
-    parse_network(text)
-    for text in (
-        "0.0.0.0/8",
-        "10.0.0.0/8",
-        "100.64.0.0/10",  # carrier-grade NAT: many customers each
-        "127.0.0.0/8",
-        "169.254.0.0/16",
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        "224.0.0.0/3",  # multicast and reserved, with the broadcast address
-        "::/127",  # the unspecified address and loopback
-        "fc00::/7",
-        "fe80::/10",
-        "ff00::/8",
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +39,6 @@ def _reason(network: Network, settings: FeedSettings) -> str:
     widest = settings.widest_ipv4 if network.family == 4 else settings.widest_ipv6
     if network.prefix < widest:
         return f"broader than /{widest}"
-    if not settings.accept_private and any(
-        network.family == private.family
-        and network.first <= private.last
-        and network.last >= private.first
-        for private in _PRIVATE
-    ):
+    if not settings.accept_private and is_private(network):
         return "private or reserved"
     return ""

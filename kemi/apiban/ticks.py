@@ -1,0 +1,38 @@
+"""The loop of a process that a process of Kamailio's keeps (``kemi.keeper``).
+
+Each byte of standard input is a tick; its end is the end of the process. Each line of standard
+output is ``LEVEL text``, for the log of the process that reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from apiban.log import EVENTS, line, where
+
+__all__ = ["run", "say"]
+
+_FAULT_EVERY: Final = 60.0
+
+
+def say(event: str, **fields: object) -> None:
+    """Write a line for the parent's log."""
+    sys.stdout.write(f"{EVENTS[event]} {line(event, fields)}\n")
+    sys.stdout.flush()
+
+
+def run(tick: Callable[[], None], *, effect: str) -> None:
+    """Work a tick at a time until the input ends; what fails is said, and the next tick comes."""
+    quiet_until = 0.0
+    while os.read(sys.stdin.fileno(), 4096):
+        try:
+            tick()
+        except Exception as error:  # noqa: BLE001 - the next tick may well succeed
+            if time.monotonic() >= quiet_until:
+                quiet_until = time.monotonic() + _FAULT_EVERY
+                # The error's own text may hold the key, and stays out.
+                say("fault", what=type(error).__name__, at=where(error), effect=effect)
