@@ -11,6 +11,8 @@ packages=(
   kamailio kamailio-python3-modules kamailio-extra-modules kamailio-utils-modules
   kamailio-tls-modules sip-tester netbase python3 python3-venv iproute2 openssl ca-certificates
 )
+# What the tests alone need: a database server, and a browser for the status page.
+test_packages=(postgresql chromium fonts-dejavu-core)
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -42,13 +44,13 @@ install_packages() {
 
 install_python() {
   local stamp="$venv/.installed" want
-  want=$(cd "$root" && { cat requirements.lock pyproject.toml kemi/stubs/pyproject.toml; /usr/bin/python3 -V; } | sha256sum)
+  want=$(cd "$root" && { cat requirements-dev.lock pyproject.toml kemi/stubs/pyproject.toml; /usr/bin/python3 -V; } | sha256sum)
   [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && return 0
   say "installing the Python packages into .venv"
   rm -rf "$venv"
   /usr/bin/python3 -m venv "$venv"
   "$venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes \
-    -r "$root/requirements.lock" 2> >(grep -v '^WARNING: Location' >&2)
+    -r "$root/requirements-dev.lock" 2> >(grep -v '^WARNING: Location' >&2)
   "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --no-index \
     --no-build-isolation -e "$root" -e "$root/kemi/stubs"
   printf '%s' "$want" > "$stamp"

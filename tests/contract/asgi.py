@@ -29,8 +29,12 @@ def call(
     path: str,
     headers: Mapping[str, str] | None = None,
     chunks: Iterable[bytes] = (),
+    *,
+    client: str = "192.0.2.1",
+    http_version: str = "1.1",
 ) -> Raw:
     """Send one request, its body in these chunks; what the application raises gets out."""
+    path, _, query = path.partition("?")
     body = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     incoming = [*body, {"type": "http.request", "body": b"", "more_body": False}]
     sent: list[dict[str, Any]] = []
@@ -44,19 +48,19 @@ def call(
     scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
-        "http_version": "1.1",
+        "http_version": http_version,
         "method": method,
         "scheme": "http",
         "path": unquote(path),
         "raw_path": path.encode(),
         "root_path": "",
-        "query_string": b"",
+        "query_string": query.encode(),
         "headers": [
             (name.lower().encode(), text.encode("latin-1"))
             for name, text in (headers or {}).items()
         ],
         "server": ("feed.test", 80),
-        "client": ("192.0.2.1", 50000),
+        "client": (client, 50000),
     }
     asyncio.run(app(scope, receive, send))
     start, *rest = sent

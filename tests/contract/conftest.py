@@ -7,17 +7,21 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 from apiban.address import parse_network
 from apiban.feed.client import FeedClient, RequestsTransport, Transport
-from apiban.feed.server import Catalog, Quota, make_app
+from apiban.feed.server.claims import MANUAL, Wanted
+from apiban.feed.server.service import Service as FeedService
+from apiban.feed.server.settings import load_server_settings
 from apiban.settings import Secret
 
 from tests.contract.asgi import AsgiTransport
 from tests.support.clock import ManualClock
+from tests.support.log import MemoryLog
 from tests.unit.feed.parts import KEY, feed_settings
 
 NOW = 1_800_000_000.0
@@ -26,15 +30,32 @@ Feed = Callable[..., "Service"]
 
 
 class Service:
-    """A server over a list, with a clock of its own; ``client`` asks it."""
+    """A feed over a list, with a clock of its own; ``client`` asks it."""
 
-    def __init__(self, addresses: Iterable[str], limit: int, key: str) -> None:
+    def __init__(self, folder: Path, addresses: Iterable[str], limit: int, key: str) -> None:
         self.clock = ManualClock()
-        self.catalog = Catalog(map(parse_network, addresses), now=NOW)
-        quota = Quota(limit, 120, self.clock.uptime)
-        self.app = make_app(self.catalog, Secret(key), quota)
+        environ = {
+            "APIBAN_SERVER_DATABASE_URL": f"sqlite:////{(folder / 'feed.db').relative_to('/')}",
+            "APIBAN_SERVER_SERVE_REQUESTS": str(limit),
+            "APIBAN_SERVER_CURATION_ACCEPT_PRIVATE": "true",
+        }
+        settings = load_server_settings(folder / "none.toml", environ)
+        self.parts = FeedService(settings, now=self.clock.now, log=MemoryLog())
+        self.parts.keys.create("client", blocks=True, ipv6=True, given=Secret(key))
+        self.list(*addresses)
+        self.app = self.parts.app()
         self.url = "http://feed.test/api/"
         self.transport: Transport = AsgiTransport(self.app)
+
+    def list(self, *addresses: str) -> None:
+        """List more."""
+        now = self.clock.now()
+        with self.parts.database.write() as connection:
+            self.parts.claims.make(
+                connection,
+                MANUAL,
+                [Wanted(parse_network(one), now, now + 3600) for one in addresses],
+            )
 
     def client(self, version: int, key: str = KEY, path: str = "", **changes: Any) -> FeedClient:
         """Give a client of this service."""
@@ -81,18 +102,25 @@ def version(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(params=["memory", "http"])
-def feed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, port: Port) -> Feed:
+def feed(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, port: Port, tmp_path: Path
+) -> Iterator[Feed]:
     """Give a function that makes a service of addresses, reached in either way."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
 
+    made: list[Service] = []
+
     def make(addresses: Iterable[str] = (), limit: int = 1000, key: str = KEY) -> Service:
-        service = Service(addresses, limit, key)
+        service = Service(tmp_path, addresses, limit, key)
+        made.append(service)
         if request.param == "http":
             port.app = service.app
             service.url = f"http://127.0.0.1:{port.number}/api/"
             service.transport = RequestsTransport(feed_settings())
         return service
 
-    return make
+    yield make
+    for service in made:
+        service.parts.close()

@@ -1,4 +1,6 @@
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,11 @@ BEARER = {"Authorization": f"Bearer {KEY}"}
 
 
 @pytest.fixture
-def app() -> Any:
+def app(tmp_path: Path) -> Iterator[Any]:
     """Give a service of one address with five requests to spend."""
-    return Service(["192.0.2.1"], limit=5, key=KEY).app
+    service = Service(tmp_path, ["192.0.2.1"], limit=5, key=KEY)
+    yield service.app
+    service.parts.close()
 
 
 def post(app: Any, path: str, *chunks: bytes, headers: dict[str, str] | None = None) -> Raw:
@@ -35,7 +39,9 @@ NOT_LISTED = (400, {"ipaddress": ["not blocked"], "ID": "none"})
 REFUSED = (403, {"ipaddress": "none", "ID": "unauthorized"})
 LIMITED = (429, {"ipaddress": "rate limit exceeded", "ID": "unauthorized"})
 MALFORMED = (400, {})
+TOO_LARGE = (413, {})
 UNKNOWN = (404, {})
+WRONG_METHOD = (405, {})
 
 
 @pytest.mark.parametrize(
@@ -57,9 +63,8 @@ UNKNOWN = (404, {})
         (f"/api/{KEY}/list", UNKNOWN),
         (f"/api/{KEY}/check", UNKNOWN),
         (f"/api/{KEY}/banned/100/more", UNKNOWN),
-        ("/api/get", UNKNOWN),
-        ("/api/check", UNKNOWN),
-        ("/", UNKNOWN),
+        ("/api/get", WRONG_METHOD),
+        ("/api/check", WRONG_METHOD),
         (f"/{KEY}/banned", UNKNOWN),
     ],
 )
@@ -124,7 +129,7 @@ def test_v2_body_that_is_no_question(app: Any, path: str, raw: bytes) -> None:
 )
 def test_v2_body_that_is_too_large(app: Any, path: str, chunks: list[bytes]) -> None:
     """However it is cut into pieces, 4 KiB is enough for any question."""
-    assert shown(post(app, path, *chunks)) == MALFORMED
+    assert shown(post(app, path, *chunks)) == TOO_LARGE
 
 
 def test_v2_body_may_come_in_pieces(app: Any) -> None:
@@ -152,9 +157,11 @@ def test_v2_without_the_key_is_refused(app: Any, header: str | None, body: bytes
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 @pytest.mark.parametrize("path", ["/api/get", f"/api/{KEY}/banned", "/health"])
-def test_other_methods_are_unknown(app: Any, method: str, path: str) -> None:
-    """As an unknown path is."""
-    assert shown(call(app, method, path)) == UNKNOWN
+def test_other_methods(app: Any, method: str, path: str) -> None:
+    """Refused, and the right one is named."""
+    raw = call(app, method, path)
+    assert shown(raw) == WRONG_METHOD
+    assert raw.headers["allow"] in {"GET", "POST"}
 
 
 def test_budget_is_one_for_both_versions(app: Any) -> None:
@@ -173,7 +180,7 @@ def test_budget_is_one_for_both_versions(app: Any) -> None:
 def test_health_needs_no_key(app: Any) -> None:
     """A container's health check has none, and uses up nothing."""
     for _ in range(9):
-        assert call(app, "GET", "/health").body == b"ok\n"
+        assert call(app, "GET", "/health").body == b'{"status":"ok"}'
     assert shown(call(app, "GET", f"/api/{KEY}/banned")) == PAGE
 
 

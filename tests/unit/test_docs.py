@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+from apiban.feed.server.settings import SCHEMA as SERVER_SCHEMA
 from apiban.log import EVENTS
+from apiban.settings.readers import Setting
 from apiban.settings.schema import SCHEMA
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -16,9 +20,17 @@ def table_names(file: str) -> set[str]:
     return set(re.findall(r"^\| `([a-z0-9_.-]+)` \|", (DOCS / file).read_text(), re.MULTILINE))
 
 
-def test_every_setting_is_documented() -> None:
-    """docs/settings.md has a row for each setting, and no row for another."""
-    assert table_names("settings.md") == {setting.name for setting in SCHEMA}
+SETTINGS = pytest.mark.parametrize(
+    ("file", "schema"),
+    [("settings.md", SCHEMA), ("feed.md", SERVER_SCHEMA)],
+    ids=["node", "feed"],
+)
+
+
+@SETTINGS
+def test_every_setting_is_documented(file: str, schema: Sequence[Setting]) -> None:
+    """The document has a row for each setting, and no row for another."""
+    assert table_names(file) == {setting.name for setting in schema}
 
 
 def test_every_event_is_documented_with_its_level() -> None:
@@ -37,10 +49,11 @@ def test_every_event_is_used() -> None:
     ] == []
 
 
-def test_settings_defaults_in_the_docs() -> None:
+@SETTINGS
+def test_settings_defaults_in_the_docs(file: str, schema: Sequence[Setting]) -> None:
     """The default that a row shows is the one in force."""
-    text = (DOCS / "settings.md").read_text()
-    for setting in SCHEMA:
+    text = (DOCS / file).read_text()
+    for setting in schema:
         shown = re.search(rf"^\| `{re.escape(setting.name)}` \| (\S+) \|", text, re.MULTILINE)
         assert shown is not None, setting.name
         default = setting.default

@@ -7,8 +7,10 @@ exception leaves this module with its cause, and ours say what happened in words
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -22,7 +24,8 @@ from apiban.feed.answer import FROM_START, CheckResult, EndOfList, Page, read_ch
 from apiban.feed.deadline import Deadline, DeadlineAdapter
 from apiban.settings.model import FeedSettings
 
-__all__ = ["Feed", "FeedClient", "HttpRequest", "HttpResponse", "RequestsTransport", "Transport"]
+__all__ = ["Feed", "FeedClient", "HttpRequest", "HttpResponse", "HttpSettings"]
+__all__ += ["RequestsTransport", "Transport"]
 
 # A page of 250 addresses is about 10 kB; nothing that the API documents is near this.
 LARGEST_BODY: Final = 1 << 20
@@ -44,7 +47,7 @@ class HttpRequest:
     method: str
     url: str
     headers: dict[str, str]
-    json: dict[str, str] | None = None
+    json: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         return f"HttpRequest({self.method})"
@@ -124,6 +127,20 @@ class _Session(requests.Session):
         return None
 
 
+class HttpSettings(Protocol):
+    """What the transport needs to know."""
+
+    @property
+    def timeout(self) -> float:
+        """Of a whole exchange, in seconds."""
+        ...
+
+    @property
+    def ca_file(self) -> Path | None:
+        """A CA bundle, or None for the system's."""
+        ...
+
+
 class RequestsTransport:
     """The real transport: TLS verified, no redirects, total deadline, bounded body.
 
@@ -131,7 +148,7 @@ class RequestsTransport:
     ``.netrc`` is not read, since it would replace the key; the proxy variables are honoured.
     """
 
-    def __init__(self, settings: FeedSettings) -> None:
+    def __init__(self, settings: HttpSettings) -> None:
         self._timeout = settings.timeout
         # urllib3 writes whole URLs to these, and in v1 a URL holds the key.
         for name in ("connection", "connectionpool", "util.retry"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import socket
 import subprocess
 import sys
@@ -14,6 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from apiban.address import parse_network
+from apiban.feed.server.serve import make_log
+from apiban.feed.server.service import Service
+from apiban.feed.server.settings import load_server_settings
+from apiban.feed.server.transfer import import_list
 from apiban.trial.kamailio import KamailioError
 
 __all__ = ["CALLER", "CONTROL", "LISTED", "UPSTREAM", "free_port", "sample_feed", "write_settings"]
@@ -40,21 +44,19 @@ def free_port(host: str) -> int:
 @contextmanager
 def sample_feed(folder: Path) -> Iterator[tuple[str, str]]:
     """Serve a sample list of two pages; give the URL and the key."""
-    sample = folder / "sample-list.txt"
-    others = [f"198.51.100.{number}" for number in range(1, 255)]
-    sample.write_text(
-        "# the sources of the flood, then some of the documentation's addresses\n"
-        + "\n".join((*LISTED, *others))
-        + "\n",
+    port = free_port("127.0.0.1")
+    settings = folder / "feed.toml"
+    settings.write_text(
+        f'[database]\nurl = "sqlite:////{(folder / "feed.db").relative_to("/")}"\n'
+        f"[serve]\nport = {port}\n"
+        "# The trial's sources are on loopback, which nobody lists otherwise.\n"
+        "[curation]\naccept_private = true\n",
         encoding="utf-8",
     )
-    key = secrets.token_hex(16)
-    port = free_port("127.0.0.1")
-    environ = {**os.environ, "APIBAN_FEED_SERVER_KEY": key}
+    key = _fill(settings)
     with (folder / "feed.log").open("wb") as log:
         feed = subprocess.Popen(
-            [sys.executable, "-m", "apiban.feed.server", "--list", sample, "--port", str(port)],
-            env=environ,
+            [sys.executable, "-m", "apiban.cli", "feed", "--settings", settings, "serve"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -70,6 +72,22 @@ def sample_feed(folder: Path) -> Iterator[tuple[str, str]]:
         except subprocess.TimeoutExpired:
             feed.kill()
             feed.wait()
+
+
+def _fill(settings: Path) -> str:
+    """List the sources of the flood, then some of the documentation's addresses; give a key."""
+    others = [f"198.51.100.{number}" for number in range(1, 255)]
+    with Service(load_server_settings(settings, {}), now=time.time, log=make_log("err")) as service:
+        import_list(
+            service.database,
+            service.claims,
+            [parse_network(one) for one in (*LISTED, *others)],
+            name="sample",
+            now=service.now,
+            lasts=86400.0,
+            replace=False,
+        )
+        return service.keys.create("trial", requests=0).reveal()
 
 
 def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from apiban.settings import Secret, load_settings
 from apiban.settings.model import FeedSettings
 
-KEY = "kkeeyy-5f1c0a99"
+KEY = "kkeeyy-5f1c0a99-e1d7"
 
 
 def feed_settings(**changes: Any) -> FeedSettings:

@@ -9,11 +9,10 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from apiban.address import Network, parse_address, parse_network
+from apiban.address import parse_address, parse_network
 from apiban.errors import AddressError, FeedInvalid, FeedOutage, SettingsError
 from apiban.feed.answer import CheckResult, read_check, read_page
 from apiban.feed.client import FeedClient, HttpResponse
-from apiban.feed.server import Catalog, Quota
 from apiban.log import LONGEST_VALUE, clean
 from apiban.settings import load_settings
 
@@ -57,21 +56,11 @@ def test_key_is_in_no_log(serve: Serve, caplog: pytest.LogCaptureFixture, level:
     assert KEY not in caplog.text
 
 
-def test_restart_within_the_lists_length() -> None:
-    """A restart soon after the start uses no ID again."""
-    many = [Network(4, n, n) for n in range(5000)]
-    first = Catalog(many, now=1.8e9)
-    end = first.find(many[-1])
-    new = parse_address("192.0.2.1")
-    page, _ = Catalog([new, *many], now=1.8e9 + 2).after(end)
-    assert new in page
-
-
 @pytest.mark.parametrize("body", [b'{"set":[]}', b'{"set":{}}'])
 @pytest.mark.parametrize("headers", [{}, BEARER])
-def test_set_that_is_no_text(body: bytes, headers: dict[str, str]) -> None:
+def test_set_that_is_no_text(tmp_path: Path, body: bytes, headers: dict[str, str]) -> None:
     """A set that is no text is a malformed request, not a fault."""
-    app = Service(["192.0.2.1"], 5, KEY).app
+    app = Service(tmp_path, ["192.0.2.1"], 5, KEY).app
     assert call(app, "POST", "/api/get", headers, [body]).status in (400, 403)
 
 
@@ -141,21 +130,11 @@ def test_key_for_this_host_takes_no_proxy(serve: Serve, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("path", ["banned/", "banned/100/", "check/192.0.2.1/"])
-def test_trailing_slash_is_unknown(path: str) -> None:
+def test_trailing_slash_is_unknown(tmp_path: Path, path: str) -> None:
     """A redirect would show the key in its Location."""
-    raw = call(Service(["192.0.2.1"], 5, KEY).app, "GET", f"/api/{KEY}/{path}")
+    raw = call(Service(tmp_path, ["192.0.2.1"], 5, KEY).app, "GET", f"/api/{KEY}/{path}")
     assert (raw.status, raw.body) == (404, b"{}")
     assert KEY not in str(raw.headers)
-
-
-def test_wait_is_never_nothing() -> None:
-    """Rounding lets no request through uncounted."""
-    now = [40117.93528964003]
-    quota = Quota(1, 531.699321278702, lambda: now[0])
-    assert quota.take() == 0
-    now[0] = 40649.63461091873
-    assert now[0] - 531.699321278702 < 40117.93528964003
-    assert quota.take() > 0
 
 
 @pytest.mark.parametrize("status", [401, 403, 408, 410, 422])
@@ -165,11 +144,11 @@ def test_not_listed_with_any_4xx(status: int) -> None:
     assert read_check(status, raw, "192.0.2.1") == CheckResult(listed=False)
 
 
-def test_client_that_leaves_is_no_fault() -> None:
+def test_client_that_leaves_is_no_fault(tmp_path: Path) -> None:
     """A client that goes away in the middle of its body is no fault of ours."""
     import asyncio
 
-    app = Service(["192.0.2.1"], 5, KEY).app
+    app = Service(tmp_path, ["192.0.2.1"], 5, KEY).app
     messages = [
         {"type": "http.request", "body": b"{", "more_body": True},
         {"type": "http.disconnect"},
@@ -284,7 +263,7 @@ def test_port_of_other_digits(port: str) -> None:
 
 def test_list_with_bom(tmp_path: Path) -> None:
     """A list file may begin with a byte order mark."""
-    from apiban.feed.server.catalog import read_list
+    from apiban.feed.server.listfile import read_list
 
     p = tmp_path / "l"
     p.write_bytes(b"\xef\xbb\xbf192.0.2.1\n")

@@ -1,10 +1,20 @@
-"""Never more than N requests in any W seconds for one key."""
+"""Never more than N requests in any W seconds for one key, restarts included.
+
+The times of a key's last N counted requests stand in a ring: a request may pass when the one N
+before it is older than W. That is exact, and costs one row however large N is.
+"""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final
+
+from sqlalchemy import select, update
+
+from apiban.feed.server.database import Database
+from apiban.feed.server.database.connect import upsert
+from apiban.feed.server.database.schema import key, request
+from apiban.feed.server.keys import KeyRecord
 
 __all__ = ["Quota"]
 
@@ -13,20 +23,52 @@ _SHORTEST: Final = 0.001
 
 
 class Quota:
-    """A sliding window over the times of the requests that were let through."""
+    """Counts the requests of keys; ``requests`` in ``seconds`` hold for a key without its own."""
 
-    def __init__(self, limit: int, window: float, timer: Callable[[], float]) -> None:
-        self._limit = limit
-        self._window = window
-        self._timer = timer
-        self._times: deque[float] = deque()
+    def __init__(
+        self, database: Database, now: Callable[[], float], *, requests: int, seconds: float
+    ) -> None:
+        self._database = database
+        self._now = now
+        self._requests = requests
+        self._seconds = seconds
 
-    def take(self) -> float:
-        """Count a request: 0 lets it through, else give the seconds until the next may come."""
-        now = self._timer()
-        while self._times and self._times[0] <= now - self._window:
-            self._times.popleft()
-        if len(self._times) >= self._limit:
-            return max(self._times[0] + self._window - now, _SHORTEST)
-        self._times.append(now)
+    def take(self, record: KeyRecord) -> float:
+        """Count a request: 0 lets it through, else give the seconds until the next may come.
+
+        Raises:
+            StoreError
+
+        """
+        limit = self._requests if record.requests is None else record.requests
+        window = self._seconds if record.seconds is None else record.seconds
+        with self._database.write(the_list=False) as connection:
+            # FOR UPDATE: PostgreSQL's other writers of this key wait (SQLite has one writer).
+            counted = connection.execute(
+                select(key.c.counted).where(key.c.id == record.id).with_for_update()
+            ).scalar_one_or_none()
+            if counted is None:
+                return window
+            now = self._now()
+            if limit:
+                slot = counted % limit
+                own = (request.c.key_id == record.id, request.c.slot == slot)
+                last = connection.execute(select(request.c.at).where(*own)).scalar_one_or_none()
+                if last is not None and last > now:  # the clock was set back: count from here
+                    connection.execute(update(request).where(*own).values(at=now))
+                    last = now
+                if last is not None and last + window > now:
+                    return max(float(last + window - now), _SHORTEST)
+                entry = upsert(connection, request)
+                connection.execute(
+                    entry.on_conflict_do_update(
+                        index_elements=["key_id", "slot"], set_={"at": entry.excluded.at}
+                    ),
+                    {"key_id": record.id, "slot": slot, "at": now},
+                )
+            connection.execute(
+                update(key)
+                .where(key.c.id == record.id)
+                .values(counted=counted + 1, used=key.c.used + 1, last_used=now)
+            )
         return 0.0

@@ -1,80 +1,139 @@
-from apiban.feed.server import Quota
-from hypothesis import given
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from apiban.feed.server.database import Database
+from apiban.feed.server.keys import KeyRecord, Keys
+from apiban.feed.server.quota import Quota
+from apiban.feed.server.service import Service
+from apiban.settings import Secret
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-
-class Timer:
-    """A timer that only a test moves."""
-
-    def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        """Give the time."""
-        return self.now
+from tests.support.clock import ManualClock
 
 
-def test_so_many_and_no_more() -> None:
+def key(service: Service, name: str = "one", **quota: int) -> KeyRecord:
+    """Make a key, and give its record."""
+    service.keys.create(name, **quota)
+    return next(record for record in service.keys.records() if record.name == name)
+
+
+def quota_of(service: Service, limit: int, window: float) -> Quota:
+    """Give a quota for keys that have none of their own."""
+    return Quota(service.database, service.now, requests=limit, seconds=window)
+
+
+def test_so_many_and_no_more(service: Service) -> None:
     """Five pass at once, and the sixth is told how long to wait."""
-    quota = Quota(5, 120, Timer())
-    assert [quota.take() for _ in range(7)] == [0, 0, 0, 0, 0, 120, 120]
+    quota, one = quota_of(service, 5, 120), key(service)
+    assert [quota.take(one) for _ in range(7)] == [0, 0, 0, 0, 0, 120, 120]
 
 
-def test_wait_ends_with_the_window_of_the_oldest() -> None:
+def test_wait_ends_with_the_window_of_the_oldest(service: Service, clock: ManualClock) -> None:
     """The window slides: what was let through earliest is free first."""
-    timer = Timer()
-    quota = Quota(2, 120, timer)
-    quota.take()
-    timer.now += 50
-    quota.take()
-    assert quota.take() == 70
-    timer.now += 69
-    assert quota.take() == 1
-    timer.now += 1
-    assert quota.take() == 0
-    assert quota.take() == 50
+    quota, one = quota_of(service, 2, 120), key(service)
+    quota.take(one)
+    clock.tick(50)
+    quota.take(one)
+    assert quota.take(one) == 70
+    clock.tick(69)
+    assert quota.take(one) == 1
+    clock.tick(1)
+    assert quota.take(one) == 0
+    assert quota.take(one) == 50
 
 
-def test_refused_requests_do_not_count() -> None:
+def test_refused_requests_do_not_count(service: Service, clock: ManualClock) -> None:
     """A client that knocks in vain is let in when its time has come."""
-    timer = Timer()
-    quota = Quota(1, 10, timer)
-    quota.take()
+    quota, one = quota_of(service, 1, 10), key(service)
+    quota.take(one)
     for _ in range(9):
-        timer.now += 1
-        assert quota.take() > 0
-    timer.now += 1
-    assert quota.take() == 0
+        clock.tick(1)
+        assert quota.take(one) > 0
+    clock.tick(1)
+    assert quota.take(one) == 0
 
 
-def test_quotas_are_apart() -> None:
+def test_keys_are_apart(service: Service) -> None:
     """Each counts for itself."""
-    timer = Timer()
-    one, other = Quota(1, 10, timer), Quota(1, 10, timer)
-    assert (one.take(), other.take()) == (0, 0)
+    quota = quota_of(service, 1, 10)
+    assert (quota.take(key(service, "one")), quota.take(key(service, "other"))) == (0, 0)
+
+
+def test_count_outlives_the_process(service: Service) -> None:
+    """Another process over the same database knows of the requests."""
+    one = key(service)
+    assert [quota_of(service, 2, 120).take(one) for _ in range(3)] == [0, 0, 120]
+
+
+def test_clock_that_is_set_back_frees_nothing(service: Service, clock: ManualClock) -> None:
+    """Nor does it lock a key out for longer than a window."""
+    quota, one = quota_of(service, 1, 120), key(service)
+    quota.take(one)
+    clock.set_wall(clock.now() - 86400)
+    assert quota.take(one) == 120
+    clock.tick(119)
+    assert quota.take(one) == 1
+    clock.tick(1)
+    assert quota.take(one) == 0
+
+
+def test_key_with_a_quota_of_its_own(service: Service) -> None:
+    """It holds instead of the default; 0 is no limit."""
+    quota = quota_of(service, 1, 120)
+    own, free = key(service, "own", requests=2, seconds=10), key(service, "free", requests=0)
+    assert [quota.take(own) for _ in range(3)] == [0, 0, 10]
+    assert [quota.take(free) for _ in range(20)] == [0] * 20
+
+
+def test_changed_quota_begins_anew(service: Service) -> None:
+    """The ring has another length then."""
+    quota = quota_of(service, 3, 120)
+    one = key(service)
+    assert [quota.take(one) for _ in range(4)] == [0, 0, 0, 120]
+    service.keys.change("one", {"requests": 2})
+    one = service.keys.records()[0]
+    assert [quota.take(one) for _ in range(3)] == [0, 0, 120]
+
+
+def test_use_is_counted(service: Service, clock: ManualClock) -> None:
+    """Requests that passed, and when the last one did."""
+    quota = quota_of(service, 2, 120)
+    one = key(service)
+    for _ in range(5):
+        quota.take(one)
+    record = service.keys.records()[0]
+    assert (record.used, record.last_used) == (2, clock.now())
 
 
 # Quarters of a second are exact in binary.
+@settings(deadline=None, max_examples=30)
 @given(
     st.integers(1, 6),
     st.integers(1, 40),
-    st.lists(st.integers(0, 30), max_size=60),
-    st.integers(0, 10**6),
+    st.lists(st.integers(0, 30), max_size=30),
 )
 def test_never_more_than_the_limit_in_any_window(
-    limit: int, window: int, pauses: list[int], begin: int
+    limit: int, window: int, pauses: list[int]
 ) -> None:
     """However the requests come, and each wait that is told is the shortest that helps."""
-    timer = Timer(begin / 4)
-    quota = Quota(limit, window / 4, timer)
-    passed: list[float] = []
-    for pause in pauses:
-        timer.now += pause / 4
-        recent = [one for one in passed if one > timer.now - window / 4]
-        wait = quota.take()
-        if wait == 0:
-            passed.append(timer.now)
-            assert len(recent) < limit
-        else:
-            assert len(recent) == limit
-            assert wait == recent[0] + window / 4 - timer.now
+    clock = ManualClock()
+    with (
+        TemporaryDirectory() as folder,
+        Database(Secret(f"sqlite:////{Path(folder).relative_to('/')}/feed.db")) as database,
+    ):
+        keys = Keys(database, clock.now)
+        keys.create("one")
+        one = keys.records()[0]
+        quota = Quota(database, clock.now, requests=limit, seconds=window / 4)
+        passed: list[float] = []
+        for pause in pauses:
+            clock.tick(pause / 4)
+            recent = [at for at in passed if at > clock.now() - window / 4]
+            wait = quota.take(one)
+            if wait == 0:
+                passed.append(clock.now())
+                assert len(recent) < limit
+            else:
+                assert len(recent) == limit
+                assert wait == recent[0] + window / 4 - clock.now()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from apiban.errors import ApibanError
-from apiban.feed.server.catalog import read_list
+from apiban.feed.server.listfile import read_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
