@@ -28,7 +28,8 @@ from apiban.trial.sipp import (
 
 FLOODS = ["scanner-options-flood", "scanner-register-flood"]
 CLIENTS = [*FLOODS, "good-call", "good-options", "control-probe"]
-ALL = [*CLIENTS, "upstream-uas"]
+ATTACKS = ["register-brute-force", "invite-toll-fraud", "malformed-junk"]
+ALL = [*CLIENTS, *ATTACKS, "upstream-uas"]
 FLOOD = Load("scanner-options-flood", "127.0.0.1:5060", "127.0.1.1", rate=1000, count=300)
 
 STAT = (
@@ -118,10 +119,12 @@ def test_a_result_is_checked(answers: str, ratio: float, outcome: Result, wrong:
 def test_each_scenario_is_complete(name: str) -> None:
     """A folder has a scenario that is XML, what is expected of it, and a README."""
     expected = expectation(SCENARIOS, name)
-    assert expected.transports == ("udp", "tcp")
-    assert expected.answers == ("none" if name in FLOODS else "any" if "uas" in name else "all")
+    junk = name == "malformed-junk"
+    assert expected.transports == (("udp",) if junk else ("udp", "tcp"))
+    silent = junk or name in FLOODS
+    assert expected.answers == ("none" if silent else "any" if "uas" in name else "all")
     assert expected.success_ratio == 1.0
-    assert (expected.rate > 0) == (expected.count > 0) == (name in CLIENTS)
+    assert (expected.rate > 0) == (expected.count > 0) == (name != "upstream-uas")
     assert ET.parse(SCENARIOS / name / "scenario.xml").getroot().tag == "scenario"  # noqa: S314 - ours
     assert name in (SCENARIOS / name / "README.md").read_text("utf-8")
 
