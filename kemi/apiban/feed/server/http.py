@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from typing import Any, Final
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -17,6 +18,8 @@ __all__ = ["make_server"]
 
 # From the connection (or the end of an answer) to the whole header of a request.
 HEADER_SECONDS: Final = 10.0
+# A body that was refused unread: closing at once could take the answer from a client's hands.
+_UNREAD_SECONDS: Final = 1.0
 _CONNECTIONS: Final = 1000
 _LARGEST_HEADER: Final = 16384
 
@@ -29,7 +32,7 @@ class Patient(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """Begin to wait."""
         super().connection_made(transport)
-        self._wait()
+        self._wait(HEADER_SECONDS)
 
     def data_received(self, data: bytes) -> None:
         """Stop waiting once a request is there."""
@@ -38,18 +41,19 @@ class Patient(H11Protocol):
             self._stop_waiting()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
+        """Wait for the next request, or a moment for the rest of a body that nobody reads."""
+        unread = self.conn.their_state is h11.SEND_BODY
         super().on_response_complete()
-        self._wait()
+        self._wait(_UNREAD_SECONDS if unread else HEADER_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._stop_waiting()
         super().connection_lost(exc)
 
-    def _wait(self) -> None:
+    def _wait(self, seconds: float) -> None:
         self._stop_waiting()
-        self._patience = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        self._patience = self.loop.call_later(seconds, self._give_up)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:

@@ -21,6 +21,9 @@ def body_of(largest: int) -> Callable[[Request], Awaitable[bytes]]:
     """Make a dependency that gives the body, of at most so many bytes."""
 
     async def read(request: Request) -> bytes:
+        length = request.headers.get("content-length", "0")
+        if not length.isdecimal() or int(length[:20]) > largest:
+            raise malformed(413)
         raw = bytearray()
         try:
             async with asyncio.timeout(SECONDS):
