@@ -45,6 +45,7 @@ class FilledFeed:
 
     def __init__(self, url: str, *, trust_loopback: bool = False, fill: bool = True) -> None:
         self.clock = ManualClock()
+        self.peer: int | None = 0  # whose connections from this machine are
         now = self.clock.now
         self.database = Database(Secret(url))
         settings = CurationSettings()
@@ -52,7 +53,9 @@ class FilledFeed:
         self.claims = Claims(settings, never, now)
         self.keys = Keys(self.database, now)
         self.reports = Reports(self.database, self.claims, Evidence(settings, now), settings, now)
-        self.operator = Operator(self.database, now, trust_loopback=trust_loopback)
+        self.operator = Operator(
+            self.database, now, trust_loopback=trust_loopback, peer=lambda _: self.peer
+        )
         self.metrics = Metrics(self.database, now)
         self.app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         self.app.include_router(page_router(self.database, now, self.operator))

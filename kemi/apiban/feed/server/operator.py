@@ -1,4 +1,4 @@
-"""Who is the operator: a password over HTTP Basic, or a client on this very machine.
+"""Who is the operator: a password over HTTP Basic, or root on this very machine.
 
 The password is stored as scrypt's output. It is checked for one request at a time, and no longer
 once several were wrong: guessing costs an attacker minutes and this machine next to nothing. (Who
@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import os
 import re
 import secrets
 import threading
@@ -25,6 +26,7 @@ from apiban.errors import AddressError, ApibanError
 from apiban.feed.server import journal
 from apiban.feed.server.database import Database
 from apiban.feed.server.notes import read_note, write_note
+from apiban.feed.server.peer import peer_uid
 from apiban.settings.secret import Secret
 
 __all__ = ["USER", "Access", "Operator"]
@@ -52,17 +54,23 @@ class Access(Enum):
 class Operator:
     """Judges requests for one feed. It blocks: call it from a thread, never from an event loop.
 
-    ``now`` gives seconds since 1970. ``trust_loopback`` lets clients on this machine in without a
-    password. A reverse proxy here would make everyone such a client, so a request that shows a
-    proxy's traces is none; one that leaves no trace cannot be told, and needs it switched off.
+    ``now`` gives seconds since 1970. ``trust_loopback`` lets root, and the user that the feed runs
+    as, in from this machine without a password; ``peer`` tells whose a connection is. A reverse
+    proxy here has a user of its own, and a request that shows a proxy's traces is nobody's.
     """
 
     def __init__(
-        self, database: Database, now: Callable[[], float], *, trust_loopback: bool
+        self,
+        database: Database,
+        now: Callable[[], float],
+        *,
+        trust_loopback: bool,
+        peer: Callable[[Request], int | None] = peer_uid,
     ) -> None:
         self._database = database
         self._now = now
         self._trust_loopback = trust_loopback
+        self._peer = peer
         self._one_at_a_time = threading.Lock()
         self._failures: list[float] = []
         # What was found right last, so that a scrape every few seconds costs no scrypt.
@@ -105,7 +113,7 @@ class Operator:
             StoreError
 
         """
-        if self._trust_loopback and _is_local(request):
+        if self._trust_loopback and _is_local(request) and self._peer(request) in {0, os.geteuid()}:
             return Access.GRANTED
         given = _credentials(request)
         if given is None:

@@ -97,7 +97,7 @@ SCHEMA: Final[tuple[Setting, ...]] = (
     _setting("mail.link", _mirror_url, ""),
     _setting("mail.ca_file", optional_path, None),
     _setting("mail.an_hour", number(1, 100_000, whole=True), 30),
-    _setting("page.trust_loopback", boolean, default=False),
+    _setting("page.trust_loopback", boolean, default=True),
 )
 
 

@@ -1,4 +1,7 @@
 import hashlib
+import os
+import socket
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -11,6 +14,7 @@ from apiban.feed.server.database.schema import note
 from apiban.feed.server.journal import actions
 from apiban.feed.server.notes import write_note
 from apiban.feed.server.operator import Access, Operator
+from apiban.feed.server.peer import peer_uid
 from apiban.settings.secret import Secret
 from sqlalchemy import select
 from starlette.requests import Request
@@ -242,3 +246,40 @@ def test_a_foreign_name_is_not_of_this_machine(feed: FilledFeed, host: str) -> N
 def test_a_request_without_a_host_is_refused(feed: FilledFeed) -> None:
     """It tells nothing of where it was meant to go."""
     assert not feed.operator.is_operator(asked({}, "127.0.0.1"))
+
+
+@pytest.mark.parametrize("user", [33, 65534, None])
+def test_other_users_of_this_machine_are_not_the_operator(
+    feed: FilledFeed, user: int | None
+) -> None:
+    """A proxy is one of them."""
+    feed.peer = user
+    assert not feed.operator.is_operator(asked(HERE, "127.0.0.1"))
+
+
+def test_the_feeds_own_user_is(feed: FilledFeed) -> None:
+    """It can read the database anyway."""
+    feed.peer = os.geteuid()
+    assert feed.operator.is_operator(asked(HERE, "127.0.0.1"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1"])
+@pytest.mark.parametrize("user", [0, 65534])
+def test_the_kernel_tells_whose_a_connection_is(host: str, user: int) -> None:
+    """Of real sockets, IPv4 and IPv6; nothing is told of those that are not there."""
+    code = (
+        "import socket, sys; s = socket.create_connection((sys.argv[1], int(sys.argv[2])));"
+        "print('here', flush=True); s.recv(1)"
+    )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
+        port = listener.getsockname()[1]
+        words = ["setpriv", f"--reuid={user}", "--clear-groups", "/usr/bin/python3", "-c", code]
+        with subprocess.Popen([*words, host, str(port)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            connection, client = listener.accept()
+            with connection:
+                scope = {"type": "http", "client": client[:2], "server": (host, port)}
+                assert peer_uid(Request(scope)) == user
+        assert peer_uid(Request({**scope, "client": (host, 1)})) is None
