@@ -13,19 +13,20 @@ paging ends.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, case, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, case, delete, func, select
 
 from apiban.address import Network, parse_network
 from apiban.feed.server import numbers
 from apiban.feed.server.database.connect import upsert
-from apiban.feed.server.database.schema import claim, counter, listing, past, suppression
-from apiban.feed.server.listings import kind_of
+from apiban.feed.server.database.schema import claim, listing, past, suppression
+from apiban.feed.server.list_table import Key, ListTable, Row, Times
+from apiban.feed.server.listings import covering
 from apiban.feed.server.never import NeverList
+from apiban.feed.server.ranges import Ranges
 from apiban.feed.server.settings import CurationSettings
 from apiban.private import is_private
 
@@ -39,8 +40,6 @@ FILE: Final = "file:"
 # How many addresses a statement names at most: SQLite's variables are limited.
 _STEP: Final = 500
 _REMEMBER: Final = 90 * 86400.0
-
-Key = tuple[str, str]  # address and data set
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +69,6 @@ class Outcome:
         return self.new + self.reactivated + self.relisted
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A listing as it stands."""
-
-    listed: float
-    expires: float
-
-
 class Claims:
     """Changes the list, inside a transaction of ``Database.write()`` that the caller has begun."""
 
@@ -87,7 +78,7 @@ class Claims:
         self._settings = settings
         self._never = never
         self._now = now
-        self._size: int | None = None
+        self._table = ListTable(now)
 
     def make(
         self,
@@ -104,10 +95,13 @@ class Claims:
         now = self._now()
         outcome = Outcome()
         good: dict[Key, Wanted] = {}
+        kept_off = Ranges(()) if overrule else self._kept_off(connection)
         for one in wanted:
             reason = self.refusal(one.network)
             if one.expires <= now:
                 reason = "its time is over"
+            elif kept_off.overlaps(one.network):
+                reason = "delisted by the operator"
             if reason:
                 outcome.refused[str(one.network)] = reason
                 continue
@@ -115,17 +109,11 @@ class Claims:
             if key not in good or good[key].seen < one.seen:
                 good[key] = one
         for keys in _steps(list(good)):
-            addresses = [address for address, _ in keys]
             if overrule:
+                addresses = [address for address, _ in keys]
                 connection.execute(delete(suppression).where(suppression.c.address.in_(addresses)))
-            for address in self._suppressed(connection, addresses, now):
-                outcome.refused[address] = "delisted by the operator"
             self._make(
-                connection,
-                source,
-                [(key, good[key]) for key in keys if key[0] not in outcome.refused],
-                outcome,
-                exact=overrule,
+                connection, source, [(key, good[key]) for key in keys], outcome, exact=overrule
             )
         numbers.add(
             connection,
@@ -157,23 +145,24 @@ class Claims:
     def delist(
         self, connection: Connection, networks: Iterable[Network], *, until: float, reason: str
     ) -> int:
-        """Take addresses off the list, whoever claims them, and keep them off until a time."""
-        gone = 0
+        """Take what touches these networks off the list, and keep it off until a time."""
         now = self._now()
-        for step in _steps(sorted({str(one) for one in networks})):
-            entry = upsert(connection, suppression)
-            values = {name: entry.excluded[name] for name in ("until", "reason", "at")}
-            connection.execute(
-                entry.on_conflict_do_update(index_elements=["address"], set_=values),
-                [{"address": a, "until": until, "reason": reason, "at": now} for a in step],
-            )
-            found = connection.execute(
-                select(claim.c.address, claim.c.dataset).where(claim.c.address.in_(step))
-            )
-            keys = [(row.address, row.dataset) for row in found]
-            connection.execute(delete(claim).where(claim.c.address.in_(step)))
-            gone += self._settle(connection, keys)
-        return gone
+        networks = list(networks)
+        entry = upsert(connection, suppression)
+        values = {name: entry.excluded[name] for name in ("until", "reason", "at")}
+        rows = [
+            {"address": address, "until": until, "reason": reason, "at": now}
+            for address in sorted({str(one) for one in networks})
+        ]
+        connection.execute(
+            entry.on_conflict_do_update(index_elements=["address"], set_=values), rows
+        )
+        texts = {text for one in networks for text in covering(one)}
+        keys = self._claimed(connection, sorted(texts))
+        if not all(one.is_host for one in networks):
+            ranges = Ranges(networks)
+            keys |= self._listed(connection, ranges.overlaps)
+        return self._drop(connection, sorted(keys))
 
     def expire(self, connection: Connection, *, limit: int) -> int:
         """Remove claims whose time is over, at most ``limit``, and what falls with them."""
@@ -184,7 +173,7 @@ class Claims:
             .limit(limit)
         )
         rows = connection.execute(query).all()
-        self._size = None  # others may write too: count again
+        self._table.recount()
         by_source: dict[str, list[Key]] = {}
         for row in rows:
             by_source.setdefault(row.source, []).append((row.address, row.dataset))
@@ -205,31 +194,14 @@ class Claims:
                 listing.c.expires > now,
             )
             .limit(limit)
-        ).all()
-        ids = self._next_ids(connection, len(due))
-        if due:
-            connection.execute(
-                _update("id", "listed"),
-                [
-                    {"at_address": row.address, "at_dataset": row.dataset, "id": id_, "listed": now}
-                    for row, id_ in zip(due, ids, strict=True)
-                ],
-            )
-        return len(due)
+        )
+        keys = [(row.address, row.dataset) for row in due]
+        self._table.move(connection, keys)
+        return len(keys)
 
     def drop_never_listed(self, connection: Connection) -> int:
         """Take off the list what the never-list has come to hold."""
-        rows = connection.execute(select(listing.c.address, listing.c.dataset)).yield_per(5000)
-        wrong: list[Key] = [
-            (row.address, row.dataset)
-            for row in rows
-            if self._never.overlaps(parse_network(row.address))
-        ]
-        for step in _steps(wrong):
-            addresses = [address for address, _ in step]
-            connection.execute(delete(claim).where(claim.c.address.in_(addresses)))
-            self._settle(connection, step)
-        return len(wrong)
+        return self._drop(connection, sorted(self._listed(connection, self._never.overlaps)))
 
     # Inside ------------------------------------------------------------------------------------
 
@@ -242,29 +214,29 @@ class Claims:
         *,
         exact: bool,
     ) -> None:
-        there = self._rows(connection, [key for key, _ in wanted])
+        there = self._table.rows(connection, [key for key, _ in wanted])
         wanted = self._with_room(connection, wanted, there, outcome)
         if not wanted:
             return
         self._write_claims(connection, source, wanted, exact=exact)
         now = self._now()
-        sums = self._sums(connection, [key for key, _ in wanted])
+        times = self._times(connection, [key for key, _ in wanted])
         fresh, again = [], []
         for key, _ in wanted:
             row = there.get(key)
             if row is None or row.expires <= now:
                 fresh.append(key)
-            elif self._is_due(row, sums[key].last_seen, now):
+            elif self._is_due(row, times[key].last_seen, now):
                 again.append(key)
-        back = len(self._known(connection, fresh))
-        ids = self._next_ids(connection, len(fresh) + len(again))
-        self._place(connection, wanted, there, sums, dict(zip(fresh + again, ids, strict=True)))
+        back = len(self._table.known(connection, fresh))
+        ids = self._table.next_ids(connection, len(fresh) + len(again))
+        self._table.place(connection, times, dict(zip(fresh + again, ids, strict=True)))
         outcome.new += len(fresh) - back
         outcome.reactivated += back
         outcome.relisted += len(again)
         outcome.renewed += len(wanted) - len(fresh) - len(again)
 
-    def _is_due(self, row: _Row, last_seen: float, now: float) -> bool:
+    def _is_due(self, row: Row, last_seen: float, now: float) -> bool:
         """Tell whether what is active gets a new ID, since clients count from the last one."""
         return row.listed + self._settings.relist_after <= now and last_seen > row.listed
 
@@ -272,11 +244,11 @@ class Claims:
         self,
         connection: Connection,
         wanted: list[tuple[Key, Wanted]],
-        there: dict[Key, _Row],
+        there: dict[Key, Row],
         outcome: Outcome,
     ) -> list[tuple[Key, Wanted]]:
         """Refuse what the list has no room for."""
-        room = self._settings.max_listed - self._known_size(connection)
+        room = self._settings.max_listed - self._table.size(connection)
         taken = []
         for key, one in wanted:
             if key not in there:
@@ -286,36 +258,6 @@ class Claims:
                 room -= 1
             taken.append((key, one))
         return taken
-
-    def _place(
-        self,
-        connection: Connection,
-        wanted: list[tuple[Key, Wanted]],
-        there: dict[Key, _Row],
-        sums: dict[Key, Any],
-        ids: dict[Key, int],
-    ) -> None:
-        """Write the listings: those of ``ids`` get the new one, the others live on."""
-        now = self._now()
-        new, moved, renewed = [], [], []
-        for (address, dataset), one in wanted:
-            key = (address, dataset)
-            times = {"last_seen": sums[key].last_seen, "expires": sums[key].expires}
-            named = {"at_address": address, "at_dataset": dataset}
-            if key not in there:
-                row = {"address": address, "dataset": dataset, "kind": kind_of(one.network)}
-                new.append({**row, **times, "id": ids[key], "since": now, "listed": now})
-            elif key in ids:
-                moved.append({**named, **times, "id": ids[key], "listed": now})
-            else:
-                renewed.append({**named, **times})
-        if new:
-            connection.execute(insert(listing), new)
-            self._size = self._known_size(connection) + len(new)
-        if moved:
-            connection.execute(_update("id", "listed", "last_seen", "expires"), moved)
-        if renewed:
-            connection.execute(_update("last_seen", "expires"), renewed)
 
     def _write_claims(
         self,
@@ -360,40 +302,32 @@ class Claims:
         """Let listings follow from what is still claimed; give how many ended."""
         if not keys:
             return 0
-        sums = self._sums(connection, keys)
-        kept = [
-            {
-                "at_address": address,
-                "at_dataset": dataset,
-                "last_seen": sums[address, dataset].last_seen,
-                "expires": sums[address, dataset].expires,
-            }
-            for address, dataset in keys
-            if (address, dataset) in sums
-        ]
-        if kept:
-            connection.execute(_update("last_seen", "expires"), kept)
-        ended = [key for key in self._rows(connection, keys) if key not in sums]
-        if ended:
-            now = self._now()
-            entry = upsert(connection, past)
-            connection.execute(
-                entry.on_conflict_do_update(
-                    index_elements=["address", "dataset"], set_={"ended": entry.excluded.ended}
-                ),
-                [{"address": address, "dataset": set_, "ended": now} for address, set_ in ended],
-            )
-            connection.execute(
-                delete(listing).where(
-                    listing.c.address == bindparam("at_address"),
-                    listing.c.dataset == bindparam("at_dataset"),
-                ),
-                [{"at_address": address, "at_dataset": dataset} for address, dataset in ended],
-            )
-            numbers.add(connection, now, Counter({("listed", "ended"): len(ended)}))
-            if self._size is not None:
-                self._size -= len(ended)
-        return len(ended)
+        times = self._times(connection, keys)
+        self._table.renew(connection, times)
+        return self._table.end(
+            connection, [key for key in self._table.rows(connection, keys) if key not in times]
+        )
+
+    def _listed(self, connection: Connection, matches: Callable[[Network], bool]) -> set[Key]:
+        """Look through the whole list: for what an operator does, which is seldom."""
+        rows = connection.execute(select(listing.c.address, listing.c.dataset)).yield_per(5000)
+        return {(row.address, row.dataset) for row in rows if matches(parse_network(row.address))}
+
+    def _claimed(self, connection: Connection, addresses: Sequence[str]) -> set[Key]:
+        keys: set[Key] = set()
+        for step in _steps(addresses):
+            query = select(claim.c.address, claim.c.dataset).where(claim.c.address.in_(step))
+            keys |= {(row.address, row.dataset) for row in connection.execute(query)}
+        return keys
+
+    def _drop(self, connection: Connection, keys: Sequence[Key]) -> int:
+        """Remove every claim on these, and so the listings."""
+        gone = 0
+        for step in _steps(keys):
+            addresses = [address for address, _ in step]
+            connection.execute(delete(claim).where(claim.c.address.in_(addresses)))
+            gone += self._settle(connection, step)
+        return gone
 
     def _remove(self, connection: Connection, keys: Sequence[Key], source: str) -> Sequence[Key]:
         connection.execute(
@@ -406,87 +340,26 @@ class Claims:
         )
         return keys
 
-    def _rows(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, _Row]:
-        rows = connection.execute(
-            select(listing.c.address, listing.c.dataset, listing.c.listed, listing.c.expires).where(
-                listing.c.address.in_([address for address, _ in keys])
-            )
-        )
-        asked = set(keys)
-        found = {(row.address, row.dataset): _Row(row.listed, row.expires) for row in rows}
-        return {key: row for key, row in found.items() if key in asked}
-
-    def _sums(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, Any]:
+    def _times(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, Times]:
         """Give when each was last seen by anybody, and the latest end of its claims."""
         rows = connection.execute(
             select(
                 claim.c.address,
                 claim.c.dataset,
-                func.max(claim.c.last_seen).label("last_seen"),
-                func.max(claim.c.expires).label("expires"),
+                func.max(claim.c.last_seen),
+                func.max(claim.c.expires),
             )
             .where(claim.c.address.in_([address for address, _ in keys]))
             .group_by(claim.c.address, claim.c.dataset)
         )
-        return {(row.address, row.dataset): row for row in rows}
+        asked = set(keys)
+        found = {(row[0], row[1]): Times(row[2], row[3]) for row in rows}
+        return {key: times for key, times in found.items() if key in asked}
 
-    def _known(self, connection: Connection, keys: Sequence[Key]) -> set[Key]:
-        """Give those that were listed before; what has just ended counts as well."""
-        rows = connection.execute(
-            select(past.c.address, past.c.dataset).where(
-                past.c.address.in_([address for address, _ in keys])
-            )
-        )
-        known = {(row.address, row.dataset) for row in rows} & set(keys)
-        return known | self._rows(connection, keys).keys()
-
-    def _suppressed(
-        self, connection: Connection, addresses: Sequence[str], now: float
-    ) -> list[str]:
-        query = select(suppression.c.address).where(
-            suppression.c.address.in_(addresses), suppression.c.until > now
-        )
-        return [row.address for row in connection.execute(query)]
-
-    def _known_size(self, connection: Connection) -> int:
-        """Give how long the list is, counted now and then: it is a bound, not a figure."""
-        if self._size is None:
-            self._size = int(
-                connection.execute(select(func.count()).select_from(listing)).scalar_one()
-            )
-        return self._size
-
-    def _next_ids(self, connection: Connection, count: int) -> range:
-        """Take the next IDs: from the clock in microseconds, and above every earlier one.
-
-        So the IDs go on above what clients hold even when the database comes from a backup.
-        """
-        if count == 0:
-            return range(0)
-        last = connection.execute(
-            select(counter.c.value).where(counter.c.name == "listing")
-        ).scalar_one_or_none()
-        first = max((last or 0) + 1, int(self._now() * 1_000_000))
-        row = {"name": "listing", "value": first + count - 1}
-        entry = upsert(connection, counter)
-        connection.execute(
-            entry.on_conflict_do_update(
-                index_elements=["name"], set_={"value": entry.excluded.value}
-            ),
-            row,
-        )
-        return range(first, first + count)
-
-
-def _update(*names: str) -> Any:
-    return (
-        update(listing)
-        .where(
-            listing.c.address == bindparam("at_address"),
-            listing.c.dataset == bindparam("at_dataset"),
-        )
-        .values({name: bindparam(name) for name in names})
-    )
+    def _kept_off(self, connection: Connection) -> Ranges:
+        """Give what operators delisted, and nobody lists for now."""
+        query = select(suppression.c.address).where(suppression.c.until > self._now())
+        return Ranges(parse_network(row.address) for row in connection.execute(query))
 
 
 def _steps(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:

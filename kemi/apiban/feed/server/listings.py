@@ -18,7 +18,7 @@ from apiban.feed.answer import LARGEST_PAGE
 from apiban.feed.server.database import Database
 from apiban.feed.server.database.schema import listing
 
-__all__ = ["DATASETS", "Listed", "Listings", "View", "kind_of"]
+__all__ = ["DATASETS", "Listed", "Listings", "View", "covering", "kind_of"]
 
 DATASETS: Final = ("sip", "http")
 
@@ -109,7 +109,7 @@ class Listings:
         if address.family == 6 and not view.ipv6:
             return None
         query = select(listing.c.id, listing.c.address).where(
-            listing.c.address.in_(_covering(address) if view.blocks else [str(address)]),
+            listing.c.address.in_(covering(address) if view.blocks else [str(address)]),
             listing.c.dataset.in_(view.datasets),
             listing.c.expires > self._now(),
         )
@@ -149,18 +149,14 @@ def _prefix(text: str) -> int:
     return int(prefix) if slash else 128
 
 
-def _covering(address: Network) -> list[str]:
-    """Give the texts of the address and of every network that holds it."""
-    width = 32 if address.family == 4 else 128
-    host = address.first
-    if address.family == 4:
-        blocks = (
-            f"{ipaddress.IPv4Address(host >> (width - size) << (width - size))}/{size}"
-            for size in range(1, width)
-        )
-    else:
-        blocks = (
-            f"{ipaddress.IPv6Address(host >> (width - size) << (width - size))}/{size}"
-            for size in range(1, width)
-        )
-    return [str(address), *blocks]
+def covering(network: Network) -> list[str]:
+    """Give the texts of a network and of every one that holds it."""
+    width = 32 if network.family == 4 else 128
+    number: type[ipaddress.IPv4Address | ipaddress.IPv6Address] = (
+        ipaddress.IPv4Address if network.family == 4 else ipaddress.IPv6Address
+    )
+    blocks = (
+        f"{number(network.first >> (width - size) << (width - size))}/{size}"
+        for size in range(1, network.prefix)
+    )
+    return [str(network), *blocks]

@@ -192,6 +192,30 @@ def test_delisted_stays_off(service: Service, clock: ManualClock) -> None:
 
 
 @pytest.mark.parametrize(
+    ("delisted", "left"),
+    [
+        ("198.51.100.7", ["203.0.113.1", "2001:db8::/48"]),
+        ("198.51.100.0/25", ["203.0.113.1", "2001:db8::/48"]),
+        ("198.51.100.128/25", ["198.51.100.7", "203.0.113.1", "2001:db8::/48"]),
+        ("2001:db8::1", ["198.51.100.7", "198.51.100.0/24", "203.0.113.1"]),
+        ("2001:db8::/32", ["198.51.100.7", "198.51.100.0/24", "203.0.113.1"]),
+    ],
+)
+def test_delisting_takes_all_that_touches_it(
+    service: Service, clock: ManualClock, delisted: str, left: list[str]
+) -> None:
+    """Networks that hold it, and what it holds; and keeps both off."""
+    everything = ("198.51.100.7", "198.51.100.0/24", "203.0.113.1", "2001:db8::/48")
+    claim(service, *everything)
+    with service.database.write() as connection:
+        service.claims.delist(
+            connection, [parse_network(delisted)], until=clock.now() + DAY, reason=""
+        )
+    assert listed(service) == left
+    assert set(claim(service, *everything, source=MIRROR).refused) == {*everything} - {*left}
+
+
+@pytest.mark.parametrize(
     ("address", "reason"),
     [
         ("10.0.0.1", "private or reserved"),
