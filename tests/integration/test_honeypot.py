@@ -267,4 +267,6 @@ def test_junk_breaks_nothing_and_fills_no_log(pot: Honeypot) -> None:
         assert b" 200 OK" in tool.prove("1234")
     assert pot.counts.faults == 0
     new = [line for line in pot.kamailio.log_lines()[lines:] if "honeypot-summary" not in line]
+    # 6.0's core has a line of its own for each datagram of about 60 kB, before any script runs.
+    new = [line for line in new if "read message too large" not in line]
     assert [line for line in new if "event=sighting" not in line] == []

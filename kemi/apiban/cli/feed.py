@@ -152,6 +152,7 @@ def show(context: click.Context, /, *, address: Network, as_json: bool) -> None:
     service = open_service(context)
     with service.database.read() as connection:
         claims = service.claims.of(connection, address)
+        kept_off = service.claims.kept_off(connection, address)
         evidence = service.evidence.of(connection, str(address))
     listed = service.listings.find(address, View("all", blocks=True, ipv6=True))
     if as_json:
@@ -159,11 +160,15 @@ def show(context: click.Context, /, *, address: Network, as_json: bool) -> None:
             "address": str(address),
             "listed": listed.address if listed else None,
             "claims": claims,
+            "kept_off": kept_off,
             "evidence": evidence,
         }
         click.echo(json.dumps(document, indent=2))
         return
     click.echo(f"{address}: " + (f"listed as {listed.address}" if listed else "not listed"))
+    for one in kept_off:
+        why = f": {one['reason']}" if one["reason"] else ""
+        click.echo(f"{one['address']} is kept off the list until {when(one['until'])} UTC{why}")
     if claims:
         click.echo(_rows(_CLAIM_COLUMNS, claims))
     if evidence:

@@ -17,6 +17,8 @@ from apiban.settings.secret import Secret
 
 __all__ = ["key"]
 
+_QUOTA = click.IntRange(0, 1_000_000)
+
 
 @click.group()
 def key() -> None:
@@ -26,7 +28,7 @@ def key() -> None:
 @key.command()
 @click.argument("name")
 @click.option("--may", type=click.Choice([READ, REPORT]), default=READ, show_default=True)
-@click.option("--requests", type=click.IntRange(0), help="Its own quota; 0 is no limit.")
+@click.option("--requests", type=_QUOTA, help="Its own quota; 0 is no limit.")
 @click.option("--window", type=DURATION, help="The quota's length of time.")
 @click.option("--blocks", is_flag=True, help="It sees CIDR blocks.")
 @click.option("--ipv6", is_flag=True, help="It sees IPv6.")
@@ -99,7 +101,7 @@ def revoke(context: click.Context, /, name: str) -> None:
 @key.command()
 @click.argument("name")
 @click.option("--may", type=click.Choice([READ, REPORT]))
-@click.option("--requests", type=click.IntRange(0), help="Its own quota; 0 is no limit.")
+@click.option("--requests", type=_QUOTA, help="Its own quota; 0 is no limit.")
 @click.option("--window", "seconds", type=DURATION, help="The quota's length of time.")
 @click.option("--blocks/--no-blocks", default=None, help="Whether it sees CIDR blocks.")
 @click.option("--ipv6/--no-ipv6", default=None, help="Whether it sees IPv6.")

@@ -9,6 +9,7 @@ import click
 from apiban import __version__
 from apiban.cli.feed import feed
 from apiban.errors import ApibanError, SettingsError
+from apiban.log import where
 
 __all__ = ["main"]
 
@@ -23,7 +24,7 @@ apiban.add_command(feed)
 
 
 def main() -> None:
-    """Run a command: status 0 when it did what was asked, 1 when it could not, 2 for misuse."""
+    """Run a command: status 0 when it is done, 1 when not, 2 for misuse, 70 for a fault."""
     try:
         status = apiban.main(prog_name="apiban", standalone_mode=False)
     except SettingsError as error:
@@ -42,4 +43,7 @@ def main() -> None:
         # The reader has gone, as `head` does: nothing is left to say.
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - an operator is told where, in one line
+        click.echo(f"apiban: a fault of ours: {type(error).__name__} at {where(error)}", err=True)
+        sys.exit(70)
     sys.exit(status if isinstance(status, int) else 0)

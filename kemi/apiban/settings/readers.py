@@ -26,6 +26,7 @@ __all__ = [
     "path",
     "text",
     "url",
+    "version",
 ]
 
 Reader = Callable[[Any], Any]
@@ -146,3 +147,10 @@ def text(value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable() or not value.isascii():
         raise ValueError("a text of printable characters")
     return value
+
+
+def version(value: Any) -> int:
+    """Take the number of a version of the API."""
+    if str(value) not in {"1", "2"} or isinstance(value, bool):
+        raise ValueError("1 or 2")
+    return int(value)

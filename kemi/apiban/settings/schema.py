@@ -22,6 +22,7 @@ from apiban.settings.readers import (
     path,
     text,
     url,
+    version,
 )
 
 __all__ = ["SCHEMA"]
@@ -37,12 +38,6 @@ _UPSTREAM = re.compile(
 def _mode(value: Any) -> Mode:
     text: str = choice("enforce", "shadow", "off")(value)
     return Mode[text.upper()]
-
-
-def _version(value: Any) -> int:
-    if str(value) not in {"1", "2"} or isinstance(value, bool):
-        raise ValueError("1 or 2")
-    return int(value)
 
 
 def _upstream(text: str) -> Upstream:
@@ -68,7 +63,7 @@ SCHEMA: Final[tuple[Setting, ...]] = (
     Setting("feed.url", url, "https://apiban.org/api/"),
     Setting("feed.key", text, ""),
     Setting("feed.key_file", optional_path, None),
-    Setting("feed.version", _version, 1),
+    Setting("feed.version", version, 1),
     Setting("feed.set", choice("sip", "http", "all"), "sip"),
     Setting("feed.interval", number(1, _DAY), 120.0),
     Setting("feed.timeout", number(0.5, 300), 30.0),

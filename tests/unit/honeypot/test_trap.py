@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,17 @@ from kamailio_kemi_stubs.fake import FakeKsr
 from tests.support.clock import ManualClock
 from tests.support.log import MemoryLog
 from tests.unit.honeypot.parts import request, settings
+
+
+MADE: list[Trap] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """Close the queues that a test's workers opened."""
+    yield
+    while MADE:
+        MADE.pop().close()
 
 
 class Worker:
@@ -42,6 +54,7 @@ class Worker:
             clock=self.clock,
             log=self.log,
         )
+        MADE.append(self.trap)
         self.trap.sign_in(1, 4711)
 
     def send(

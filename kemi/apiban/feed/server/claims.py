@@ -127,12 +127,22 @@ class Claims:
         query = select(claim).where(claim.c.address == str(network)).order_by(claim.c.source)
         return [dict(row) for row in connection.execute(query).mappings()]
 
+    def kept_off(self, connection: Connection, network: Network) -> list[dict[str, Any]]:
+        """Give what an operator delisted that holds a network, as rows of the table."""
+        query = select(suppression).where(
+            suppression.c.address.in_(covering(network)), suppression.c.until > self._now()
+        )
+        return [dict(row) for row in connection.execute(query).mappings()]
+
     def refusal(self, network: Network) -> str:
         """Give why a network is never listed here; an empty text when it may be."""
         if self._never.overlaps(network):
             return "on the never-list"
         if not self._settings.accept_private and is_private(network):
             return "private or reserved"
+        widest = self._settings.widest_ipv4 if network.family == 4 else self._settings.widest_ipv6
+        if network.prefix < widest:
+            return f"broader than /{widest}"
         return ""
 
     def withdraw(self, connection: Connection, source: str, keys: Iterable[Key]) -> int:

@@ -84,7 +84,7 @@ class Keys:
         """
         if not _NAME.fullmatch(name):
             raise ApibanError(f"{name[:80]!r}: a key's name is 1 to 64 letters, digits, . _ @ or -")
-        new = given or _new_key()
+        new = _new_key() if given is None else given
         if not _KEY.fullmatch(new.reveal()):
             raise ApibanError("a key of one's own needs 20 to 128 letters, digits, or . _ ~ -")
         row = {

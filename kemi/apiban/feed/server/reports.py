@@ -8,7 +8,7 @@ got lost, is recognised by these numbers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from sqlalchemy import Connection, delete, select
@@ -90,7 +90,7 @@ class Reports:
         return not reason
 
     def _list(
-        self, connection: Connection, sightings: Iterable[Sighting], name: str, receipt: Receipt
+        self, connection: Connection, sightings: Sequence[Sighting], name: str, receipt: Receipt
     ) -> None:
         now = self._now()
         outcome = self._claims.make(
@@ -106,12 +106,10 @@ class Reports:
                 for one in sightings
             ),
         )
-        if outcome.refused:
-            receipt.refused.extend(
-                (one.sequence, outcome.refused[str(one.source)])
-                for one in sightings
-                if str(one.source) in outcome.refused
-            )
+        for one in sightings:
+            if str(one.source) in outcome.refused:
+                receipt.refused.append((one.sequence, outcome.refused[str(one.source)]))
+                receipt.accepted -= 1
 
     def _note_report(
         self, connection: Connection, name: str, queue: str, sequence: int, accepted: int

@@ -19,6 +19,7 @@ from apiban.settings.readers import (
     path,
     text,
     url,
+    version,
 )
 from apiban.settings.reading import Reading
 from apiban.settings.schema import SCHEMA as NODE_SCHEMA
@@ -75,13 +76,16 @@ SCHEMA: Final[tuple[Setting, ...]] = (
     _setting("curation.oldest", number(60, 30 * _DAY), 7 * _DAY),
     _setting("curation.never_file", optional_path, None),
     _setting("curation.accept_private", boolean, default=False),
+    _setting("curation.widest_ipv4", number(1, 32, whole=True), 16),
+    _setting("curation.widest_ipv6", number(1, 128, whole=True), 32),
     _setting("curation.max_listed", number(1, 100_000_000, whole=True), 2_000_000),
     _setting("mirror.url", _mirror_url, ""),
     _setting("mirror.key", text, ""),
     _setting("mirror.key_file", optional_path, None),
-    _setting("mirror.version", choice("1", "2"), "1"),
+    _setting("mirror.version", version, 1),
     _setting("mirror.set", choice("sip", "http", "all"), "sip"),
     _setting("mirror.interval", number(1, _DAY), 120.0),
+    _setting("mirror.reconcile_every", number(1, 30 * _DAY), _DAY),
     _setting("mirror.requests", number(1, 10_000, whole=True), 5),
     _setting("mirror.window", number(1, 3600), 120.0),
     _setting("mirror.allow_http", boolean, default=False),
@@ -126,6 +130,8 @@ class CurationSettings:
     oldest: float = 7 * _DAY
     never_file: Path | None = None
     accept_private: bool = False
+    widest_ipv4: int = 16
+    widest_ipv6: int = 32
     max_listed: int = 2_000_000
 
 
@@ -241,5 +247,5 @@ def _feed(mirror: dict[str, Any], accept_private: bool) -> FeedSettings:  # noqa
         for setting in NODE_SCHEMA
         if setting.name.startswith(start)
     }
-    mirror = {**mirror, "version": int(mirror["version"]), "accept_private": accept_private}
+    mirror = {**mirror, "accept_private": accept_private}
     return FeedSettings(**{**defaults, **mirror})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,7 +118,8 @@ def _engine(url: Any) -> Engine:
         url.set(drivername="postgresql+psycopg"),
         hide_parameters=True,
         pool_pre_ping=True,  # a database that was restarted costs no request
-        connect_args={"connect_timeout": 10},
+        # A statement that is prepared while a table is small keeps the plan for a small one.
+        connect_args={"connect_timeout": 10, "prepare_threshold": None},
     )
 
 
@@ -127,6 +129,9 @@ def _sqlite_engine(url: Any) -> Engine:
         folder.mkdir(parents=True, exist_ok=True, mode=0o750)
     if not folder.is_dir():
         raise StoreError(f"{folder}: cannot be made; the feed's database is to be there")
+    with contextlib.suppress(OSError):  # SQLite says better what is wrong
+        # It holds hashes of keys; SQLite gives the files beside it the same mode.
+        os.close(os.open(url.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     engine = create_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
