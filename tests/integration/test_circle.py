@@ -64,12 +64,19 @@ def seen(service: FeedService, table: Any) -> dict[str, int]:
             return {row[0]: int(row[1]) for row in connection.execute(query)}
 
 
+@pytest.mark.parametrize("version", [1, 2])
 def test_scanner_ends_dropped(
-    tmp_path: Path, feed: FeedService, make_node: Callable[..., NodeUnderTest], scanner: str
+    tmp_path: Path,
+    feed: FeedService,
+    make_node: Callable[..., NodeUnderTest],
+    scanner: str,
+    version: int,
 ) -> None:
     """Svmap alone lists nobody; svcrack is listed, and dropped by a node that syncs from here."""
     node = make_node()
-    node.write_settings(feed__url=feed.url, feed__key=feed.keys["reader"], feed__interval=1)
+    node.write_settings(
+        feed__url=feed.url, feed__key=feed.keys["reader"], feed__interval=1, feed__version=version
+    )
     node.start()
     assert node.passes(scanner)
     (tmp_path / "pot").mkdir()

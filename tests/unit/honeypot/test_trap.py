@@ -22,7 +22,6 @@ from tests.support.clock import ManualClock
 from tests.support.log import MemoryLog
 from tests.unit.honeypot.parts import request, settings
 
-
 MADE: list[Trap] = []
 
 

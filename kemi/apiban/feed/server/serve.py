@@ -17,7 +17,7 @@ from apiban.log import EVENTS, Level, line, where
 
 __all__ = ["make_log", "serve"]
 
-_ROUND_EVERY: Final = 60.0
+_SAY_EVERY: Final = 60.0
 _TICK_EVERY: Final = 0.2
 _LEVELS: Final[tuple[Level, ...]] = ("err", "warn", "notice", "info")
 
@@ -42,10 +42,10 @@ def serve(service: Service, *, mirror: bool = True) -> int:
         ApibanError: it cannot be started.
 
     """
-    settings = service.settings.serve
+    settings, curation = service.settings.serve, service.settings.curation
     server = make_server(service.app(), settings)
     end = threading.Event()
-    works = [_Work("curator", service.curator.round, _ROUND_EVERY, service, end)]
+    works = [_Work("curator", service.curator.round, curation.every, service, end)]
     if mirror and service.settings.mirror is not None:
         works.append(_Work("mirror", Mirror(service).tick, _TICK_EVERY, service, end))
     service.log(
@@ -104,6 +104,6 @@ class _Work(threading.Thread):
     def _say(self, event: str, text: str, **fields: object) -> None:
         """Say a trouble once a minute while it lasts."""
         now = time.monotonic()
-        if self._said[0] != text or now - self._said[1] >= _ROUND_EVERY:
+        if self._said[0] != text or now - self._said[1] >= _SAY_EVERY:
             self._said = (text, now)
             self._log(event, **fields)

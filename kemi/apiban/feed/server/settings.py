@@ -68,12 +68,13 @@ SCHEMA: Final[tuple[Setting, ...]] = (
     _setting("serve.allow_http", boolean, default=False),
     _setting("serve.requests", number(1, 1_000_000, whole=True), 5),
     _setting("serve.window", number(1, _DAY), 120.0),
-    _setting("curation.active_for", number(60, 365 * _DAY), 7 * _DAY),
+    _setting("curation.active_for", number(1, 365 * _DAY), 7 * _DAY),
     _setting("curation.relist_after", number(1, 30 * _DAY), _DAY),
     _setting("curation.sightings", number(1, 100_000, whole=True), 1),
     _setting("curation.honeypots", number(1, 1000, whole=True), 1),
     _setting("curation.within", number(60, 30 * _DAY), _DAY),
     _setting("curation.oldest", number(60, 30 * _DAY), 7 * _DAY),
+    _setting("curation.every", number(0.1, 3600), 60.0),
     _setting("curation.never_file", optional_path, None),
     _setting("curation.accept_private", boolean, default=False),
     _setting("curation.widest_ipv4", number(1, 32, whole=True), 16),
@@ -128,6 +129,7 @@ class CurationSettings:
     honeypots: int = 1
     within: float = _DAY
     oldest: float = 7 * _DAY
+    every: float = 60.0
     never_file: Path | None = None
     accept_private: bool = False
     widest_ipv4: int = 16
