@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from apiban.address import parse_network
 from apiban.feed.client import FeedClient, RequestsTransport, Transport
+from apiban.feed.server.application import make_application
 from apiban.feed.server.claims import MANUAL, Wanted
 from apiban.feed.server.service import Service as FeedService
 from apiban.feed.server.settings import load_server_settings
@@ -43,7 +44,7 @@ class Service:
         self.parts = FeedService(settings, now=self.clock.now, log=MemoryLog())
         self.parts.keys.create("client", blocks=True, ipv6=True, given=Secret(key))
         self.list(*addresses)
-        self.app = self.parts.app()
+        self.app = make_application(self.parts)
         self.url = "http://feed.test/api/"
         self.transport: Transport = AsgiTransport(self.app)
 

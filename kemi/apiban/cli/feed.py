@@ -25,8 +25,6 @@ from apiban.feed.server.claims import MANUAL, Wanted
 from apiban.feed.server.journal import note
 from apiban.feed.server.listfile import parse_list
 from apiban.feed.server.listings import DATASETS, View
-from apiban.feed.server.mirror import Mirror
-from apiban.feed.server.serve import serve as run_service
 from apiban.feed.server.transfer import export_store, import_list, import_store
 from apiban.log import Level
 from apiban.settings.secret import Secret
@@ -69,6 +67,9 @@ feed.add_command(key)
 @click.pass_context
 def serve(context: click.Context, /, *, mirror: bool, log: Level) -> None:
     """Serve the API, until a signal ends it."""
+    # The other commands need no web server, and start sooner without it.
+    from apiban.feed.server.serve import serve as run_service  # noqa: PLC0415
+
     context.exit(run_service(open_service(context, log), mirror=mirror))
 
 
@@ -244,6 +245,8 @@ def export(context: click.Context, /, *, store: bool, dataset: str, output: Path
 @click.pass_context
 def mirror(context: click.Context, /) -> None:
     """Mirror the upstream in this process alone, until a signal ends it."""
+    from apiban.feed.server.mirror import Mirror  # noqa: PLC0415 - as above
+
     service = open_service(context, "notice")
     if service.settings.mirror is None:
         raise ApibanError("mirror.url is not set: there is no upstream to mirror")
@@ -259,11 +262,15 @@ def mirror(context: click.Context, /) -> None:
 @click.pass_context
 def operator_password(context: click.Context, /) -> None:
     """Set the operator's password for the status page, from the standard input or a prompt."""
+    from apiban.feed.server.operator import Operator  # noqa: PLC0415 - as above
+
     if sys.stdin.isatty():
         text = click.prompt("New password", hide_input=True, confirmation_prompt=True)
     else:
         text = sys.stdin.readline().rstrip("\n")
-    open_service(context).operator.set_password(Secret(text))
+    service = open_service(context)
+    operator = Operator(service.database, service.now, trust_loopback=False)
+    operator.set_password(Secret(text))
     click.echo("the operator's password is set")
 
 

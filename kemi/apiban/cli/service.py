@@ -9,9 +9,9 @@ from typing import Final
 
 import click
 
-from apiban.feed.server.serve import make_log
 from apiban.feed.server.service import Service
 from apiban.feed.server.settings import load_server_settings, server_settings_path
+from apiban.feed.server.stderr_log import make_log
 from apiban.log import Level
 
 __all__ = ["SETTINGS", "open_service", "settings_option"]

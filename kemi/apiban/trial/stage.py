@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from apiban.address import parse_network
-from apiban.feed.server.serve import make_log
 from apiban.feed.server.service import Service
 from apiban.feed.server.settings import load_server_settings
+from apiban.feed.server.stderr_log import make_log
 from apiban.feed.server.transfer import import_list
 from apiban.trial.kamailio import KamailioError
 

@@ -146,7 +146,7 @@ def test_quota_holds_for_requests_at_once(make: Make, database: str) -> None:
 def test_retry_after_is_enough(make: Make) -> None:
     """Who waits as told is answered, and the refused requests have cost nothing."""
     service = make()
-    key = service.key("client", "--requests", "2", "--window", "2s")
+    key = service.key("waiting", "--requests", "2", "--window", "2s")
     service.start()
     assert [service.banned(1, key).status for _ in range(2)] == [400, 400]
     refused = [service.banned(1, key) for _ in range(4)]

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 from apiban.errors import ApibanError
+from apiban.feed.server.application import make_application
 from apiban.feed.server.http import make_server
 from apiban.feed.server.mirror import Mirror
 from apiban.feed.server.service import Service
-from apiban.log import EVENTS, Level, line, where
+from apiban.log import where
 
-__all__ = ["make_log", "serve"]
+__all__ = ["serve"]
 
 _SAY_EVERY: Final = 60.0
 _TICK_EVERY: Final = 0.2
-_LEVELS: Final[tuple[Level, ...]] = ("err", "warn", "notice", "info")
-
-
-def make_log(level: Level) -> Callable[..., None]:
-    """Make a log on the standard error: lines up to this level, each with its time."""
-    wanted = _LEVELS[: _LEVELS.index(level) + 1]
-
-    def log(event: str, **fields: object) -> None:
-        own = EVENTS[event]
-        if own in wanted:
-            at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            sys.stderr.write(f"{at} {own} {line(event, fields)}\n")
-
-    return log
 
 
 def serve(service: Service, *, mirror: bool = True) -> int:
@@ -43,7 +28,7 @@ def serve(service: Service, *, mirror: bool = True) -> int:
 
     """
     settings, curation = service.settings.serve, service.settings.curation
-    server = make_server(service.app(), settings)
+    server = make_server(make_application(service), settings)
     end = threading.Event()
     works = [_Work("curator", service.curator.round, curation.every, service, end)]
     if mirror and service.settings.mirror is not None:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from apiban.feed.server.application import make_application
 
 from tests.contract.asgi import Raw, call
 from tests.support.clock import ManualClock
@@ -107,7 +108,7 @@ def app(
     make_service: MakeService, mailbox: tuple[Mailbox, int], certificate: tuple[Path, Path]
 ) -> Any:
     """Give the application of a feed that sends mail."""
-    return make_service(**options(mailbox[1], certificate[0])).app()
+    return make_application(make_service(**options(mailbox[1], certificate[0])))
 
 
 def options(port: int, ca_file: Path, **more: object) -> dict[str, object]:
@@ -184,7 +185,7 @@ def test_all_together_get_so_many_mails(
     make_service: MakeService, mailbox: tuple[Mailbox, int], certificate: tuple[Path, Path]
 ) -> None:
     """Whoever asks in the name of others fills no mailboxes; the answer tells nothing."""
-    app = make_service(**options(mailbox[1], certificate[0], mail__an_hour=2)).app()
+    app = make_application(make_service(**options(mailbox[1], certificate[0], mail__an_hour=2)))
     answers = [ask(app, f"person{number}@example.org") for number in range(5)]
     assert len({(raw.status, raw.body) for raw in answers}) == 1
     assert len(mailbox[0].messages) == 2
@@ -244,7 +245,7 @@ def test_mail_that_fails(
         "certificate": {"mail__ca_file": "/etc/ssl/certs/ca-certificates.crt"},
         "nobody": {"mail__port": free()},
     }[trouble]
-    app = make_service(**{**options(mailbox[1], certificate[0]), **changes}).app()
+    app = make_application(make_service(**{**options(mailbox[1], certificate[0]), **changes}))
     for _ in range(2):
         assert ask(app, "ann@example.org").status == 202
     assert mailbox[0].messages == []
@@ -255,6 +256,6 @@ def test_mail_that_fails(
 
 def test_off_by_default(make_service: MakeService) -> None:
     """Without an SMTP server nobody can ask."""
-    app = make_service().app()
+    app = make_application(make_service())
     assert call(app, "GET", "/key").status == 404
     assert ask(app, "ann@example.org").status == 404
