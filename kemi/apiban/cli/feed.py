@@ -31,7 +31,6 @@ from apiban.settings.secret import Secret
 
 __all__ = ["feed"]
 
-_TICK_EVERY: Final = 0.2
 _CLAIM_COLUMNS: Final = ("source", "dataset", "first_seen", "last_seen", "expires", "reason")
 _EVIDENCE_COLUMNS: Final = (
     *("honeypot", "method", "transport", "count", "last_seen"),
@@ -245,7 +244,8 @@ def export(context: click.Context, /, *, store: bool, dataset: str, output: Path
 @click.pass_context
 def mirror(context: click.Context, /) -> None:
     """Mirror the upstream in this process alone, until a signal ends it."""
-    from apiban.feed.server.mirror import Mirror  # noqa: PLC0415 - as above
+    from apiban.feed.server.mirror import TICK_EVERY, Mirror  # noqa: PLC0415 - as above
+    from apiban.feed.server.work import Work  # noqa: PLC0415 - as above
 
     service = open_service(context, "notice")
     if service.settings.mirror is None:
@@ -254,8 +254,7 @@ def mirror(context: click.Context, /) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end.set())
     with contextlib.closing(Mirror(service)) as work:
-        while not end.wait(_TICK_EVERY):
-            work.tick()
+        Work("mirror", work.tick, TICK_EVERY, service.log, end).run()
 
 
 @feed.command("operator-password")

@@ -24,14 +24,15 @@ from apiban.feed.server import numbers
 from apiban.feed.server.database.connect import upsert
 from apiban.feed.server.database.schema import claim, listing, past, suppression
 from apiban.feed.server.list_table import Key, ListTable, Row, Times
-from apiban.feed.server.listings import covering
+from apiban.feed.server.listings import covering, subscriber_of
 from apiban.feed.server.never import NeverList
 from apiban.feed.server.ranges import Ranges
 from apiban.feed.server.settings import CurationSettings
 from apiban.private import is_private
 
-__all__ = ["FILE", "HONEYPOT", "MANUAL", "MIRROR", "Claims", "Outcome", "Wanted"]
+__all__ = ["FILE", "FULL", "HONEYPOT", "MANUAL", "MIRROR", "Claims", "Outcome", "Wanted"]
 
+FULL: Final = "the list is full"
 HONEYPOT: Final = "honeypot"
 MIRROR: Final = "mirror"
 MANUAL: Final = "manual"
@@ -39,6 +40,8 @@ FILE: Final = "file:"
 
 # How many addresses a statement names at most: SQLite's variables are limited.
 _STEP: Final = 500
+# More of one IPv6 network of 64 bits are listed as that network.
+_HOSTS_OF_A_SUBSCRIBER: Final = 16
 _REMEMBER: Final = 90 * 86400.0
 
 
@@ -108,6 +111,8 @@ class Claims:
             key = (str(one.network), one.dataset)
             if key not in good or good[key].seen < one.seen:
                 good[key] = one
+        for address, _ in good:
+            outcome.refused.pop(address, None)  # an older one of the same was refused
         for keys in _steps(list(good)):
             if overrule:
                 addresses = [address for address, _ in keys]
@@ -127,6 +132,23 @@ class Claims:
         query = select(claim).where(claim.c.address == str(network)).order_by(claim.c.source)
         return [dict(row) for row in connection.execute(query).mappings()]
 
+    def had(self, connection: Connection, keys: Sequence[Key]) -> set[Key]:
+        """Give those that are listed, or were until not long ago, whoever claimed them."""
+        since = self._now() - 2 * self._settings.active_for
+        return self._there(connection, keys) | {
+            key for step in _steps(keys) for key in self._table.ended_since(connection, step, since)
+        }
+
+    def listed_lately(self, connection: Connection, keys: Sequence[Key]) -> set[Key]:
+        """Give those whose ID is younger than half of the time that an address is active."""
+        since = self._now() - self._settings.active_for / 2
+        return {
+            key
+            for step in _steps(keys)
+            for key, row in self._table.rows(connection, step).items()
+            if row.listed > since
+        }
+
     def kept_off(self, connection: Connection, network: Network) -> list[dict[str, Any]]:
         """Give what an operator delisted that holds a network, as rows of the table."""
         query = select(suppression).where(
@@ -144,6 +166,29 @@ class Claims:
         if network.prefix < widest:
             return f"broader than /{widest}"
         return ""
+
+    def gathered(
+        self, connection: Connection, networks: Iterable[Network]
+    ) -> dict[Network, Network]:
+        """Give what to list instead of hosts whose network of 64 bits has many listed already.
+
+        Who has one IPv6 address has 2**64 of them: one row each would fill any list.
+        """
+        hosts: dict[Network, dict[Network, None]] = {}
+        for one in networks:
+            subscriber = subscriber_of(one)
+            if subscriber is not None:
+                hosts.setdefault(subscriber, {})[one] = None
+        instead: dict[Network, Network] = {}
+        for step in _steps(list(hosts)):
+            crowd = self._table.crowd(connection, [str(one) for one in step])
+            for subscriber in step:
+                keys = [(str(host), "sip") for host in hosts[subscriber]]
+                there = self._there(connection, keys)
+                new = [one for one in hosts[subscriber] if (str(one), "sip") not in there]
+                room = max(_HOSTS_OF_A_SUBSCRIBER - crowd.get(str(subscriber), 0), 0)
+                instead |= dict.fromkeys(new[room:], subscriber)
+        return instead
 
     def withdraw(self, connection: Connection, source: str, keys: Iterable[Key]) -> int:
         """Take back a source's claims; what nobody else claims is no longer listed."""
@@ -263,7 +308,7 @@ class Claims:
         for key, one in wanted:
             if key not in there:
                 if room <= 0:
-                    outcome.refused[key[0]] = "the list is full"
+                    outcome.refused[key[0]] = FULL
                     continue
                 room -= 1
             taken.append((key, one))
@@ -349,6 +394,9 @@ class Claims:
             [{"at_address": address, "at_dataset": dataset} for address, dataset in keys],
         )
         return keys
+
+    def _there(self, connection: Connection, keys: Sequence[Key]) -> set[Key]:
+        return {key for step in _steps(keys) for key in self._table.rows(connection, step)}
 
     def _times(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, Times]:
         """Give when each was last seen by anybody, and the latest end of its claims."""

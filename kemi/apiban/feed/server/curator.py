@@ -44,6 +44,8 @@ class Curator:
         self._never = never
         self._now = now
         self._log = log
+        # The file may be another one than when the feed ran last.
+        self._never_applied = False
 
     def round(self) -> None:
         """Do all that is due.
@@ -53,9 +55,13 @@ class Curator:
 
         """
         if self._never.refresh():
+            self._never_applied = False
+        if not self._never_applied:
             with self._database.write() as connection:
                 gone = self._claims.drop_never_listed(connection)
-            self._log("never-list-applied", delisted=gone)
+            self._never_applied = True
+            if gone:
+                self._log("never-list-applied", delisted=gone)
         self._expire()
         self._relist()
         with self._database.write() as connection:

@@ -106,18 +106,23 @@ class Enrolment:
             StoreError
 
         """
-        with self._database.write(the_list=False) as connection:
+        with self._database.read() as connection:
             email = connection.execute(
                 select(enrolment.c.email).where(*self._good(token))
             ).scalar_one_or_none()
-            if email is None:
-                return None
-            connection.execute(delete(enrolment).where(enrolment.c.email == email))
+        if email is None:
+            return None
         record = self._keys.by_email(email)
-        if record is not None:
-            return self._keys.rotate(record.name, who=email)
-        name = "mail-" + hashlib.sha256(email.encode()).hexdigest()[:16]
-        return self._keys.create(name, email=email, who=email)
+        made = None
+        if record is None:
+            name = "mail-" + hashlib.sha256(email.encode()).hexdigest()[:16]
+            made = self._keys.create(name, email=email, who=email)
+        elif record.revoked is None:  # what an operator revoked, an operator alone gives back
+            made = self._keys.rotate(record.name, who=email)
+        # The link goes last: who is interrupted here can use it again.
+        with self._database.write(the_list=False) as connection:
+            connection.execute(delete(enrolment).where(enrolment.c.email == email))
+        return made
 
     def _good(self, token: str) -> tuple[ColumnElement[bool], ...]:
         return (

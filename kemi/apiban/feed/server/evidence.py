@@ -165,19 +165,22 @@ class Evidence:
 
     def keep_unproven(self, connection: Connection, name: str, sources: Iterable[Unproven]) -> None:
         """Keep what a honeypot says of unproven sources; the oldest make room."""
-        rows = {
-            str(one.source): {
+        rows: dict[str, dict[str, Any]] = {}
+        now = self._now()
+        for one in sources:
+            row = rows.setdefault(
+                str(one.source), {"first_seen": now, "last_seen": 0.0, "count": 0}
+            )
+            row |= {
                 "honeypot": name,
                 "address": str(one.source),
-                "first_seen": min(one.first, self._now()),
-                "last_seen": min(one.last, self._now()),
-                "count": one.count,
+                "first_seen": min(one.first, row["first_seen"]),
+                "last_seen": max(min(one.last, now), row["last_seen"]),
+                "count": row["count"] + one.count,
                 "method": one.method,
                 "tool": one.tool,
                 "user_agent": one.user_agent,
             }
-            for one in sources
-        }
         if not rows:
             return
         entry = upsert(connection, unproven)

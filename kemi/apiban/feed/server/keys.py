@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import insert, select, update
 
 from apiban.errors import ApibanError
 from apiban.feed.server.database import Database
-from apiban.feed.server.database.schema import key, request
+from apiban.feed.server.database.schema import key
 from apiban.feed.server.journal import note
 from apiban.settings.secret import Secret
 
@@ -188,10 +188,6 @@ class Keys:
             found = connection.execute(select(key.c.id).where(key.c.name == name)).first()
             if found is None:
                 raise ApibanError(f"there is no key {name[:80]!r}; `apiban feed key list` has them")
-            if "requests" in values or "seconds" in values:
-                # The ring has the old quota's length: it begins anew.
-                connection.execute(delete(request).where(request.c.key_id == found.id))
-                values = {**values, "counted": 0}
             connection.execute(update(key).where(key.c.id == found.id).values(**values))
             note(connection, at=self._now(), who=who, action=action, what=name)
 

@@ -15,7 +15,7 @@ from apiban.address import parse_network
 from apiban.feed.server import numbers
 from apiban.feed.server.database.connect import upsert
 from apiban.feed.server.database.schema import counter, listing, past
-from apiban.feed.server.listings import kind_of
+from apiban.feed.server.listings import kind_of, subscriber_of
 
 __all__ = ["Key", "ListTable", "Row", "Times"]
 
@@ -58,13 +58,16 @@ class ListTable:
 
     def known(self, connection: Connection, keys: Sequence[Key]) -> set[Key]:
         """Give those that were listed before; what has just ended counts as well."""
+        return self.ended_since(connection, keys, 0.0) | self.rows(connection, keys).keys()
+
+    def ended_since(self, connection: Connection, keys: Sequence[Key], since: float) -> set[Key]:
+        """Give those whose listing ended after a time."""
         rows = connection.execute(
             select(past.c.address, past.c.dataset).where(
-                past.c.address.in_([address for address, _ in keys])
+                past.c.address.in_([address for address, _ in keys]), past.c.ended > since
             )
         )
-        known = {(row.address, row.dataset) for row in rows} & set(keys)
-        return known | self.rows(connection, keys).keys()
+        return {(row.address, row.dataset) for row in rows} & set(keys)
 
     def size(self, connection: Connection) -> int:
         """Give how long the list is, counted after ``recount`` alone: for a bound, not a figure."""
@@ -95,6 +98,17 @@ class ListTable:
         )
         return range(first, first + count)
 
+    def crowd(self, connection: Connection, subscribers: Sequence[str]) -> dict[str, int]:
+        """Give how many hosts of these networks of 64 bits are listed."""
+        if not subscribers:
+            return {}
+        query = (
+            select(listing.c.subscriber, func.count())
+            .where(listing.c.subscriber.in_(subscribers))
+            .group_by(listing.c.subscriber)
+        )
+        return {row[0]: row[1] for row in connection.execute(query)}
+
     def recount(self) -> None:
         """Count the list at the next question: other processes write too."""
         self._size = None
@@ -112,8 +126,14 @@ class ListTable:
             if key in there:
                 moved.append({**_named(key), **seen, "id": number, "listed": now})
             else:
-                kind = kind_of(parse_network(key[0]))
-                row = {"address": key[0], "dataset": key[1], "kind": kind}
+                network = parse_network(key[0])
+                subscriber = subscriber_of(network)
+                row = {
+                    "address": key[0],
+                    "dataset": key[1],
+                    "kind": kind_of(network),
+                    "subscriber": None if subscriber is None else str(subscriber),
+                }
                 new.append({**row, **seen, "id": number, "since": now, "listed": now})
         if new:
             connection.execute(insert(listing), new)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from sqlalchemy import Select, func, select, union_all
@@ -18,7 +19,7 @@ from apiban.feed.answer import LARGEST_PAGE
 from apiban.feed.server.database import Database
 from apiban.feed.server.database.schema import listing
 
-__all__ = ["DATASETS", "Listed", "Listings", "View", "covering", "kind_of"]
+__all__ = ["DATASETS", "Listed", "Listings", "View", "covering", "kind_of", "subscriber_of"]
 
 DATASETS: Final = ("sip", "http")
 
@@ -59,6 +60,14 @@ class Listed:
 def kind_of(network: Network) -> int:
     """Give 0 for an IPv4 host, 1 for an IPv6 host, 2 and 3 for their blocks."""
     return (network.family == 6) + 2 * (not network.is_host)
+
+
+def subscriber_of(network: Network) -> Network | None:
+    """Give the network of 64 bits that an IPv6 host is in; None for everything else."""
+    if network.family == 4 or not network.is_host:
+        return None
+    first = network.first >> 64 << 64
+    return Network(6, first, first | (1 << 64) - 1)
 
 
 class Listings:
@@ -118,20 +127,32 @@ class Listings:
         return max(found, key=lambda one: (_prefix(one.address), one.number), default=None)
 
     def whole(self, view: View) -> Iterator[str]:
-        """Give every address, each once, in pieces that hold no more than a few thousand.
+        """Give every address, each once.
+
+        Raises:
+            StoreError
+
+        """
+        return chain.from_iterable(self.pieces(view))
+
+    def pieces(self, view: View) -> Iterator[list[str]]:
+        """Give every address, each once, in lists of a few thousand.
 
         Raises:
             StoreError
 
         """
         cursor = 0
-        while True:
-            piece = self.after(cursor, view, size=_WHOLE_LIST_STEP)
-            if not piece:
-                return
-            seen = dict.fromkeys(one.address for one in piece)
-            yield from seen
-            cursor = piece[-1].number
+        several = len(view.datasets) > 1  # an address may be in each
+        seen: set[str] = set()
+        while page := self.after(cursor, view, size=_WHOLE_LIST_STEP):
+            cursor = page[-1].number
+            piece = [one.address for one in page]
+            if several:
+                piece = [one for one in dict.fromkeys(piece) if one not in seen]
+                seen.update(piece)
+            if piece:
+                yield piece
 
     def count(self) -> int:
         """Give how many listings there are.

@@ -12,6 +12,7 @@ import fcntl
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -31,13 +32,26 @@ from apiban.store import FEED_SOURCE, FeedState, Store
 from apiban.sync.exchange import Exchange, ThreadExchange
 from apiban.sync.machine import Sync
 
-__all__ = ["NOTE", "Mirror"]
+__all__ = ["NOTE", "TICK_EVERY", "Mirror"]
 
 NOTE: Final = "mirror"
+# How often ``tick`` is due.
+TICK_EVERY: Final = 0.2
 _AT_ONCE: Final = 1000
 _COMPARE_EVERY: Final = 3600.0
 _NOTE_EVERY: Final = 30.0
 _FAMILIES: Final[tuple[Family, ...]] = (4, 6)
+
+
+_Entry = tuple[Network, float, float]  # when it was listed, and when its ban ends
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A page as the upstream gave it; ``live`` ones have new IDs, others were only walked over."""
+
+    entries: Sequence[_Entry]
+    live: bool
 
 
 class _NotingStore(Store):
@@ -45,7 +59,8 @@ class _NotingStore(Store):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.pages: list[tuple[Sequence[Network], float, float]] = []
+        self.pages: list[_Page] = []
+        self._live_cursor: str | None = None
         self.removed = True  # what a process before this one removed is not known
 
     def record_page(
@@ -59,12 +74,27 @@ class _NotingStore(Store):
     ) -> int:
         """Store a page, and remember it."""
         new = super().record_page(source, networks, listed=listed, expires=expires, state=state)
-        self.pages.append((networks, listed, expires))
+        # The live walk moves its cursor: what it brings has an ID that is new upstream.
+        live = state.cursor is not None and state.cursor != self._live_cursor
+        self._live_cursor = state.cursor
+        self.pages.append(_Page([(one, listed, expires) for one in networks], live=live))
         return new
+
+    def feed(self, name: str, identity: str) -> FeedState:
+        """Give where the sync stands, and remember the live walk's cursor."""
+        state = super().feed(name, identity)
+        self._live_cursor = state.cursor
+        return state
+
+    def save_feed(self, name: str, state: FeedState) -> None:
+        """Save where the sync stands: the end of a pass moves the live walk's cursor."""
+        super().save_feed(name, state)
+        self._live_cursor = state.cursor
 
     def remove_unseen(self, source: str, *, state: FeedState, now: float) -> int:
         """End a pass, and remember that something went."""
         self.removed = True
+        self._live_cursor = state.cursor  # the end of a pass moves it too
         return super().remove_unseen(source, state=state, now=now)
 
     def remove_expired(self, source: str, *, until: float, now: float) -> int:
@@ -175,8 +205,8 @@ class Mirror:
             store.removed = False
             self._compare_from = self._clock.uptime() + _COMPARE_EVERY
         while store.pages:
-            networks, listed, expires = store.pages[0]
-            self._claim([(network, listed, expires) for network in networks])
+            page = store.pages[0]
+            self._claim(page.entries, live=page.live)
             del store.pages[0]
 
     def _compare(self, store: Store) -> None:
@@ -184,7 +214,7 @@ class Mirror:
         with self._database.read() as connection:
             query = select(claim.c.address, claim.c.dataset).where(claim.c.source == MIRROR)
             ours = {(row.address, row.dataset) for row in connection.execute(query)}
-        missing: list[tuple[Network, float, float]] = []
+        missing: list[_Entry] = []
         for network, expires in _entries(store):
             key = (str(network), self._dataset)
             if key in ours:
@@ -192,26 +222,34 @@ class Mirror:
             else:
                 missing.append((network, expires - self._settings.ban_for, expires))
         for at in range(0, len(missing), _AT_ONCE):
-            self._claim(missing[at : at + _AT_ONCE])
+            self._claim(missing[at : at + _AT_ONCE], live=False)
         gone = sorted(ours)
         for at in range(0, len(gone), _AT_ONCE):
             with self._database.write() as connection:
                 self._claims.withdraw(connection, MIRROR, gone[at : at + _AT_ONCE])
 
-    def _claim(self, rows: Sequence[tuple[Network, float, float]]) -> None:
+    def _claim(self, entries: Sequence[_Entry], *, live: bool) -> None:
+        """Claim what the upstream lists.
+
+        A new ID upstream counts as a sighting there, unless our own ID is young. What a pass
+        merely walks over is none: it is claimed when we have not had it, and renews nothing. So
+        two feeds that mirror each other do not keep an address alive for ever.
+        """
         # An upstream that is down for long: its entries stay for ``stale_max``, as in a node.
-        wanted = [
-            Wanted(
-                network,
-                listed,
-                expires + self._settings.stale_max,
-                "listed upstream",
-                self._dataset,
-            )
-            for network, listed, expires in rows
-        ]
+        stale = self._settings.stale_max
         with self._database.write() as connection:
-            self._claims.make(connection, MIRROR, wanted)
+            keys = [(str(network), self._dataset) for network, _, _ in entries]
+            leave = self._claims.listed_lately if live else self._claims.had
+            left = leave(connection, keys)
+            entries = [one for one in entries if (str(one[0]), self._dataset) not in left]
+            self._claims.make(
+                connection,
+                MIRROR,
+                [
+                    Wanted(network, listed, expires + stale, "listed upstream", self._dataset)
+                    for network, listed, expires in entries
+                ],
+            )
 
     @property
     def _dataset(self) -> str:

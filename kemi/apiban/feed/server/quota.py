@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from apiban.feed.server.database import Database
 from apiban.feed.server.database.connect import upsert
@@ -51,6 +51,7 @@ class Quota:
                 return window
             now = self._now()
             if limit:
+                counted = self._fit(connection, record.id, counted, limit)
                 slot = counted % limit
                 own = (request.c.key_id == record.id, request.c.slot == slot)
                 last = connection.execute(select(request.c.at).where(*own)).scalar_one_or_none()
@@ -72,3 +73,20 @@ class Quota:
                 .values(counted=counted + 1, used=key.c.used + 1, last_used=now)
             )
         return 0.0
+
+    def _fit(self, connection: Connection, record: int, counted: int, limit: int) -> int:
+        """Give the ring the quota's length, if that was changed; the newest times stay in it."""
+        own = request.c.key_id == record
+        longest = connection.execute(select(func.max(request.c.slot)).where(own)).scalar()
+        length = 0 if longest is None else longest + 1
+        if length == limit or (length < limit and length == counted):
+            return counted  # it is full, or still being filled
+        times = connection.execute(select(request.c.at).where(own).order_by(request.c.at)).all()
+        kept = [row.at for row in times[-limit:]]
+        connection.execute(delete(request).where(own))
+        if kept:
+            connection.execute(
+                insert(request),
+                [{"key_id": record, "slot": slot, "at": at} for slot, at in enumerate(kept)],
+            )
+        return len(kept)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy import Connection, delete, select
 
 from apiban.feed.server import numbers
-from apiban.feed.server.claims import HONEYPOT, Claims, Wanted
+from apiban.feed.server.claims import FULL, HONEYPOT, Claims, Wanted
 from apiban.feed.server.database import Database
 from apiban.feed.server.database.connect import upsert
 from apiban.feed.server.database.schema import honeypot
@@ -62,8 +63,11 @@ class Reports:
             good = [one for one in fresh if self._is_good(one, receipt)]
             receipt.accepted = len(good)
             if good:
-                self._evidence.keep(connection, name, good)
-                self._list(connection, self._evidence.enough(connection, name, good), name, receipt)
+                instead = self._claims.gathered(connection, (one.source for one in good))
+                good = [replace(one, source=instead.get(one.source, one.source)) for one in good]
+                enough = self._evidence.enough(connection, name, good)
+                full = self._list(connection, enough, name, receipt)
+                self._evidence.keep(connection, name, [one for one in good if one not in full])
             self._evidence.keep_unproven(connection, name, report.unproven)
             highest = max((one.sequence for one in fresh), default=last)
             self._note_report(connection, name, report.queue, highest, len(good))
@@ -91,7 +95,8 @@ class Reports:
 
     def _list(
         self, connection: Connection, sightings: Sequence[Sighting], name: str, receipt: Receipt
-    ) -> None:
+    ) -> set[Sighting]:
+        """List the sources; give the sightings for which there was no room."""
         now = self._now()
         outcome = self._claims.make(
             connection,
@@ -110,6 +115,7 @@ class Reports:
             if str(one.source) in outcome.refused:
                 receipt.refused.append((one.sequence, outcome.refused[str(one.source)]))
                 receipt.accepted -= 1
+        return {one for one in sightings if outcome.refused.get(str(one.source)) == FULL}
 
     def _note_report(
         self, connection: Connection, name: str, queue: str, sequence: int, accepted: int

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from apiban.address import is_loopback
 from apiban.settings.model import FeedSettings
@@ -50,9 +52,13 @@ def _setting(name: str, read: Any, default: Any) -> Setting:
 def _database(value: Any) -> str:
     allowed = 'a URL such as "postgresql://USER@HOST/NAME" or "sqlite:////var/lib/apiban/feed.db"'
     address: str = text(value)
-    if address.startswith(("postgresql://", "sqlite:////")):
-        return address
-    raise ValueError(allowed)
+    try:
+        make_url(address)
+    except (ArgumentError, ValueError):
+        raise ValueError(f"{allowed}, with %-escapes in the password") from None
+    if not address.startswith(("postgresql://", "sqlite:////")):
+        raise ValueError(allowed)
+    return address
 
 
 def _mirror_url(value: Any) -> str:
@@ -219,7 +225,8 @@ def load_server_settings(file: Path, environ: Mapping[str, str]) -> ServerSettin
 def _check(reading: Reading) -> None:
     """Check what settings mean together."""
     values = reading.values
-    if urlsplit(values["database.url"]).password:
+    database = make_url(values["database.url"])
+    if database.password or "password" in database.query:
         reading.keep_from_others("database.url")
     pair = values["serve.certificate"], values["serve.certificate_key"]
     if (pair[0] is None) != (pair[1] is None):

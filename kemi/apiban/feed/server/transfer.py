@@ -14,19 +14,19 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import Table, func, insert, select
+from sqlalchemy import Column, LargeBinary, Table, func, insert, select
 
 from apiban.address import Network
 from apiban.errors import ApibanError
 from apiban.feed.server.claims import FILE, Claims, Outcome, Wanted
 from apiban.feed.server.database import Database
+from apiban.feed.server.database.connect import go_on_numbering
 from apiban.feed.server.database.schema import claim, metadata
 
 __all__ = ["export_store", "import_list", "import_store"]
 
 _FORMAT: Final = "apiban-feed-1"
 _AT_ONCE: Final = 1000
-_BYTES: Final = "base64:"
 
 
 def import_list(  # noqa: PLR0913 - each is one thing that an operator chooses
@@ -81,11 +81,14 @@ def export_store(database: Database) -> Iterator[str]:
         StoreError
 
     """
-    with database.read() as connection:
+    with database.moment() as connection:
         yield json.dumps({"format": _FORMAT})
         for table in metadata.sorted_tables:
             for row in connection.execute(select(table)).yield_per(_AT_ONCE).mappings():
-                values = {name: _to_json(value) for name, value in row.items()}
+                values = {
+                    name: base64.b64encode(value).decode() if isinstance(value, bytes) else value
+                    for name, value in row.items()
+                }
                 yield json.dumps({"table": table.name, "row": values})
         yield json.dumps({"end": True})
 
@@ -112,6 +115,7 @@ def import_store(database: Database, lines: Iterable[str]) -> int:
             while piece := [row for _, row in islice(group, _AT_ONCE)]:
                 connection.execute(insert(table), piece)
                 count += len(piece)
+        go_on_numbering(connection)
     return count
 
 
@@ -141,18 +145,15 @@ def _read_row(document: dict[str, Any], number: int) -> tuple[Table, dict[str, A
     if table is None or not isinstance(row, dict) or set(row) != set(table.c.keys()):
         raise ApibanError(f"line {number} of the exported store is no row of a table known here")
     try:
-        return table, {name: _from_json(value) for name, value in row.items()}
-    except ValueError:
+        return table, {name: _from_json(table.c[name], value) for name, value in row.items()}
+    except (ValueError, TypeError):
         raise ApibanError(f"line {number} of the exported store has a damaged value") from None
 
 
-def _to_json(value: Any) -> Any:
-    return _BYTES + base64.b64encode(value).decode() if isinstance(value, bytes) else value
-
-
-def _from_json(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(_BYTES):
-        return base64.b64decode(value.removeprefix(_BYTES), validate=True)
+def _from_json(column: Column[Any], value: Any) -> Any:
+    """Give a column's value; bytes travel as base64."""
+    if isinstance(column.type, LargeBinary):
+        return base64.b64decode(value, validate=True)
     return value
 
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from apiban.address import parse_network
+from apiban.errors import StoreError
 from apiban.feed.server.claims import HONEYPOT, MANUAL, MIRROR, Outcome, Wanted
 from apiban.feed.server.listings import View
 from apiban.feed.server.service import Service
@@ -247,6 +248,27 @@ def test_never_list_that_grows_delists(make_service: MakeService, tmp_path: Path
     never.write_text("not a network\n", encoding="ascii")
     service.curator.round()
     assert claim(service, "198.51.100.2").refused == {"198.51.100.2": "on the never-list"}
+
+
+def test_never_list_of_another_time(
+    make_service: MakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Edited while the feed was down, or when the database failed: it is applied all the same."""
+    never = tmp_path / "never.txt"
+    never.write_text("# none yet\n", encoding="ascii")
+    claim(make_service(curation__never_file=never), "198.51.100.1", "198.51.100.9")
+    never.write_text("198.51.100.1\n", encoding="ascii")
+    service = make_service(curation__never_file=never)
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object) -> None:
+            raise StoreError("busy")
+
+        patch.setattr(service.claims, "drop_never_listed", fail)
+        with pytest.raises(StoreError):
+            service.curator.round()
+    service.curator.round()
+    assert listed(service) == ["198.51.100.9"]
 
 
 def test_full_list(make_service: MakeService) -> None:

@@ -181,6 +181,20 @@ def test_asking_again_replaces_the_key(
     assert len(mailbox[0].messages) == 4
 
 
+def test_revoked_key_does_not_come_back(
+    make_service: MakeService, mailbox: tuple[Mailbox, int], certificate: tuple[Path, Path]
+) -> None:
+    """What the operator took, the operator alone gives."""
+    service = make_service(**options(mailbox[1], certificate[0]))
+    app = make_application(service)
+    ask(app, "ann@example.org")
+    confirm(app, mailbox[0].link())
+    service.keys.revoke(service.keys.records()[0].name)
+    ask(app, "ann@example.org")
+    assert confirm(app, mailbox[0].link()).status == 404
+    assert service.keys.records()[0].revoked is not None
+
+
 def test_all_together_get_so_many_mails(
     make_service: MakeService, mailbox: tuple[Mailbox, int], certificate: tuple[Path, Path]
 ) -> None:

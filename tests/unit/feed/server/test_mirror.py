@@ -5,11 +5,15 @@ from pathlib import Path
 import pytest
 from apiban.address import parse_network
 from apiban.errors import StoreError
+from apiban.feed.answer import EndOfList, Page
 from apiban.feed.server.claims import HONEYPOT, Wanted
+from apiban.feed.server.database.schema import claim as claim_table
+from apiban.feed.server.database.schema import listing
 from apiban.feed.server.listings import View
 from apiban.feed.server.mirror import NOTE, Mirror
 from apiban.feed.server.notes import read_note
 from apiban.feed.server.service import Service
+from sqlalchemy import delete
 
 from tests.support.clock import ManualClock
 from tests.support.exchange import ManualExchange
@@ -159,7 +163,8 @@ def test_restart_finds_what_was_not_carried_over(upstream: Upstream, service: Se
     """The mirror's own store knows it, whatever process put it there."""
     upstream.run(20)
     with service.database.write() as connection:
-        service.claims.withdraw(connection, "mirror", [("198.51.100.3", "sip")])
+        for table in (claim_table, listing):  # as if the page had come just before the end
+            connection.execute(delete(table).where(table.c.address == "198.51.100.3"))
         now = service.now()
         service.claims.make(
             connection, "mirror", [Wanted(parse_network("203.0.113.77"), now, now + 600)]
@@ -182,3 +187,79 @@ def test_one_mirror_a_folder(upstream: Upstream, service: Service, clock: Manual
             clock.tick(1)
             second.tick()
     assert len(upstream.feed.cursors) == asked
+
+
+def test_pass_is_no_sighting(upstream: Upstream, service: Service) -> None:
+    """What a full pass walks over keeps its ID, and ends in its time; a new ID renews it."""
+    upstream.run(20)
+    first = [one.number for one in service.listings.after(0, ALL)]
+    for _ in range(8):
+        upstream.clock.tick(86400)
+        upstream.run(300)
+    assert [one.number for one in service.listings.after(0, ALL)] == first
+    upstream.feed.add("198.51.100.4")  # seen again upstream
+    upstream.run(300)
+    assert service.listings.after(first[-1], ALL)[0].address == "198.51.100.4"
+    for _ in range(8):
+        upstream.clock.tick(86400)
+        upstream.run(300)
+    assert upstream.listed() == {"198.51.100.4"}
+
+
+def test_two_feeds_that_mirror_each_other_let_go(
+    make_service: MakeService, tmp_path: Path, clock: ManualClock
+) -> None:
+    """One sighting at one of them lists an address at both, and not for ever."""
+    services = [
+        make_service(
+            database__url=f"sqlite:////{(tmp_path / f'{name}.db').relative_to('/')}",
+            mirror__url="https://other.example/api/",
+            mirror__key="the-other-s-key",
+            mirror__state=tmp_path / name,
+            mirror__requests=1000,
+        )
+        for name in ("one", "two")
+    ]
+    both = [
+        Mirror(
+            service,
+            clock=clock,
+            make_feed=lambda _, other=other: ServiceFeed(other),
+            exchange=ManualExchange(),
+            jitter=lambda: 0.5,
+        )
+        for service, other in zip(services, reversed(services), strict=True)
+    ]
+    now = clock.now()
+    with services[0].database.write() as connection:
+        seen = [Wanted(parse_network("203.0.113.1"), now, now + 7 * 86400)]
+        services[0].claims.make(connection, HONEYPOT, seen)
+    days = {0: 0, 1: 0}
+    for day in range(40):
+        for _ in range(6):
+            clock.tick(4 * 3600)
+            for mirror in both * 4:
+                clock.tick(1)
+                mirror.tick()
+        for at, service in enumerate(services):
+            service.curator.round()
+            if list(service.listings.whole(ALL)):
+                days[at] = day + 1
+    for mirror in both:
+        mirror.close()
+    assert 6 <= days[0] <= 30
+    assert 6 <= days[1] <= 30
+
+
+class ServiceFeed:
+    """What one feed serves, as the other's client gets it."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def banned(self, cursor: str = "100") -> Page | EndOfList:
+        """Give a page."""
+        found = self._service.listings.after(int(cursor), ALL)
+        if not found:
+            return EndOfList()
+        return Page(tuple(parse_network(one.address) for one in found), str(found[-1].number))

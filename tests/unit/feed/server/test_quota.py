@@ -1,6 +1,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from apiban.feed.server.database import Database
 from apiban.feed.server.keys import KeyRecord, Keys
 from apiban.feed.server.quota import Quota
@@ -86,14 +87,21 @@ def test_key_with_a_quota_of_its_own(service: Service) -> None:
     assert [quota.take(free) for _ in range(20)] == [0] * 20
 
 
-def test_changed_quota_begins_anew(service: Service) -> None:
-    """The ring has another length then."""
-    quota = quota_of(service, 3, 120)
+@pytest.mark.parametrize(("before", "after"), [(4, 2), (2, 4), (3, 3), (5, 1)])
+def test_changed_quota_counts_what_was(
+    service: Service, clock: ManualClock, before: int, after: int
+) -> None:
+    """Neither more nor fewer requests pass for it; the newest ones are those that count."""
     one = key(service)
-    assert [quota.take(one) for _ in range(4)] == [0, 0, 0, 120]
-    service.keys.change("one", {"requests": 2})
-    one = service.keys.records()[0]
-    assert [quota.take(one) for _ in range(3)] == [0, 0, 120]
+    for _ in range(before):
+        assert quota_of(service, before, 120).take(one) == 0
+        clock.tick(1)
+    quota = quota_of(service, after, 120)
+    for _ in range(after - before):
+        assert quota.take(one) == 0
+    assert quota.take(one) == 120 - min(before, after)
+    clock.tick(121)
+    assert [quota.take(one) for _ in range(after + 1)] == [0] * after + [120]
 
 
 def test_use_is_counted(service: Service, clock: ManualClock) -> None:

@@ -3,9 +3,11 @@ from typing import Any
 
 import pytest
 from apiban.address import parse_network
+from apiban.feed.server.database.schema import unproven
 from apiban.feed.server.listings import View
 from apiban.feed.server.report import Report, Sighting, Unproven
 from apiban.feed.server.service import Service
+from sqlalchemy import select
 
 from tests.support.clock import ManualClock
 from tests.unit.feed.server.conftest import MakeService
@@ -170,6 +172,62 @@ def test_evidence_lives_as_long_as_its_listing(service: Service, clock: ManualCl
     clock.tick(DAY + 1)
     service.curator.round()
     assert seen(service) == []
+
+
+def test_counts_of_an_unproven_source_add_up(service: Service, clock: ManualClock) -> None:
+    """However many ways of probing a report has of it."""
+    source, now = parse_network("203.0.113.9"), clock.now()
+    found = [
+        Unproven(source, "OPTIONS", now - 9, now - 5, 5),
+        Unproven(source, "REGISTER", now - 3, now - 1, 7),
+    ]
+    service.reports.take("pot", Report(QUEUE, [], found))
+    with service.database.read() as connection:
+        rows = connection.execute(select(unproven)).mappings().all()
+    assert [(row["count"], row["first_seen"], row["last_seen"]) for row in rows] == [
+        (12, now - 9, now - 1)
+    ]
+
+
+def test_one_ipv6_network_does_not_fill_the_list(make_service: MakeService) -> None:
+    """Sixteen of its hosts are listed, then the network; there is room for others."""
+    service = make_service(curation__max_listed=100)
+    for batch in range(4):
+        first = batch * 500
+        sightings = [
+            sighting(service, first + n + 1, f"2001:db8:0:7::{first + n:x}", transport="tcp")
+            for n in range(1, 500)
+        ]
+        receipt = service.reports.take("pot", Report(QUEUE, sightings))
+        assert (receipt.accepted, receipt.refused) == (499, [])
+    assert len(active(service)) == 17
+    assert "2001:db8:0:7::/64" in active(service)
+    assert len(seen(service, "2001:db8:0:7::/64")) == 1
+    again = service.reports.take(
+        "pot", Report("1" * 32, [sighting(service, 1, "2001:db8:0:7::1"), sighting(service, 2)])
+    )
+    assert again.accepted == 2
+    assert "198.51.100.1" in active(service)
+
+
+def test_full_list_keeps_no_evidence(make_service: MakeService) -> None:
+    """What finds no room leaves nothing; what is listed goes on."""
+    service = make_service(curation__max_listed=2)
+    sources = [f"198.51.100.{n}" for n in range(1, 6)]
+    receipt = service.reports.take(
+        "pot", Report(QUEUE, [sighting(service, n, one) for n, one in enumerate(sources, 1)])
+    )
+    assert (receipt.accepted, len(receipt.refused)) == (2, 3)
+    assert [len(seen(service, one)) for one in sources] == [1, 1, 0, 0, 0]
+
+
+def test_old_sighting_beside_a_fresh_one(make_service: MakeService, clock: ManualClock) -> None:
+    """The address is listed for the fresh one, and nothing is refused."""
+    service = make_service(curation__active_for=3600)
+    old = sighting(service, 1, at=clock.now() - 7200)
+    receipt = service.reports.take("pot", Report(QUEUE, [old, sighting(service, 2)]))
+    assert (receipt.accepted, receipt.refused) == (2, [])
+    assert active(service) == {"198.51.100.1"}
 
 
 def test_delisted_source_is_refused_and_says_so(service: Service, clock: ManualClock) -> None:

@@ -68,6 +68,14 @@ class Database:
             yield connection
 
     @contextmanager
+    def moment(self) -> Iterator[Connection]:
+        """Give a connection whose every question sees the same moment (for the whole store)."""
+        with self._errors(), self.engine.connect() as connection:
+            if not self._sqlite:  # where each transaction has one anyway
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+    @contextmanager
     def write(self, *, the_list: bool = True) -> Iterator[Connection]:
         """Give a connection whose changes are all kept, or none.
 
@@ -113,13 +121,38 @@ def upsert(connection: Connection, table: Table) -> Any:
     return postgresql.insert(table)
 
 
+def go_on_numbering(connection: Connection) -> None:
+    """Let new rows be numbered above those that were put in with their numbers."""
+    if connection.dialect.name == "sqlite":
+        return  # it numbers from the highest
+    for table in ("key", "journal"):
+        connection.execute(
+            text(
+                f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), "  # noqa: S608 - ours
+                f"(SELECT coalesce(max(id), 0) + 1 FROM {table}), false)"
+            )
+        )
+
+
 def _engine(url: Any) -> Engine:
     return create_engine(
         url.set(drivername="postgresql+psycopg"),
         hide_parameters=True,
         pool_pre_ping=True,  # a database that was restarted costs no request
+        # A connection for each thread that serves; and one that hangs is an error soon.
+        pool_size=10,
+        max_overflow=40,
+        pool_timeout=3,
         # A statement that is prepared while a table is small keeps the plan for a small one.
-        connect_args={"connect_timeout": 10, "prepare_threshold": None},
+        connect_args={
+            "prepare_threshold": None,
+            "connect_timeout": 3,
+            "tcp_user_timeout": 10_000,
+            "keepalives_idle": 10,
+            "keepalives_interval": 3,
+            "keepalives_count": 3,
+            "options": "-c statement_timeout=60s -c lock_timeout=20s",
+        },
     )
 
 

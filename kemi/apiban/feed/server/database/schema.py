@@ -59,6 +59,8 @@ listing: Final = Table(
     Column("dataset", String(8), nullable=False),
     # 0 IPv4 host, 1 IPv6 host, 2 IPv4 block, 3 IPv6 block: a key sees some of them.
     Column("kind", SmallInteger, nullable=False),
+    # The network of 64 bits that an IPv6 host is in: one subscriber's, as a rule.
+    Column("subscriber", String(64)),
     Column("since", _Time, nullable=False),
     # When the present ID was given.
     Column("listed", _Time, nullable=False),
@@ -67,6 +69,7 @@ listing: Final = Table(
     UniqueConstraint("address", "dataset"),
     Index("listing_page", "dataset", "kind", "id"),
     Index("listing_expires", "expires"),
+    Index("listing_subscriber", "subscriber"),
 )
 
 # Who says that it is to be listed: "honeypot", "mirror", "manual", or "file:NAME".

@@ -106,6 +106,7 @@ def upgrade() -> None:
         sa.Column("address", sa.String(length=64), nullable=False),
         sa.Column("dataset", sa.String(length=8), nullable=False),
         sa.Column("kind", sa.SmallInteger(), nullable=False),
+        sa.Column("subscriber", sa.String(length=64), nullable=True),
         sa.Column("since", sa.Float(precision=53), nullable=False),
         sa.Column("listed", sa.Float(precision=53), nullable=False),
         sa.Column("last_seen", sa.Float(precision=53), nullable=False),
@@ -114,6 +115,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("address", "dataset"),
     )
     op.create_index("listing_expires", "listing", ["expires"], unique=False)
+    op.create_index("listing_subscriber", "listing", ["subscriber"], unique=False)
     op.create_index("listing_page", "listing", ["dataset", "kind", "id"], unique=False)
     op.create_table(
         "note",
