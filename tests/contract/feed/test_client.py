@@ -1,5 +1,7 @@
+import socket
 import ssl
 import subprocess
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ from apiban.feed.client import FeedClient
 from apiban.settings import Secret
 
 from tests.contract.feed.conftest import BLOCK, IPV6, LISTED, Make
-from tests.support.feedservice import FeedService, host
+from tests.support.feedservice import HOST, FeedService, host
+from tests.support.node import wait_for
 from tests.unit.feed.parts import feed_settings
 
 
@@ -102,3 +105,22 @@ def test_tls(make: Make, certificate: tuple[Path, Path], version: int) -> None:
         client(service, version, "node").banned()
     plain = f"GET /api/{key}/banned HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     assert host(1).encode() not in service.exchange(plain, 3)
+
+
+def test_answers_that_nobody_takes_end(make: Make) -> None:
+    """A client that asks for much and reads nothing holds no connection for long."""
+    service = make().start()
+    folder = Path(f"/proc/{service.pid}/fd")
+    before = len(list(folder.iterdir()))
+    asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
+    with ExitStack() as stack:
+        for _ in range(5):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.connect((HOST, service.port))
+            client.settimeout(1)
+            with suppress(OSError):
+                client.send(asked)
+        wait_for(lambda: len(list(folder.iterdir())) > before + 4, "their connections")
+        wait_for(lambda: len(list(folder.iterdir())) <= before + 1, "the end of them", 45)
+    assert service.ask("GET", "/health").status == 200
