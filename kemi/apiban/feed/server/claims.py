@@ -217,7 +217,7 @@ class Claims:
         if not all(one.is_host for one in networks):
             ranges = Ranges(networks)
             keys |= self._listed(connection, ranges.overlaps)
-        return self._drop(connection, sorted(keys))
+        return self.drop(connection, sorted(keys))
 
     def expire(self, connection: Connection, *, limit: int) -> int:
         """Remove claims whose time is over, at most ``limit``, and what falls with them."""
@@ -254,9 +254,9 @@ class Claims:
         self._table.move(connection, keys)
         return len(keys)
 
-    def drop_never_listed(self, connection: Connection) -> int:
-        """Take off the list what the never-list has come to hold."""
-        return self._drop(connection, sorted(self._listed(connection, self._never.overlaps)))
+    def never_listed(self, connection: Connection) -> list[Key]:
+        """Give what is listed and the never-list has come to hold."""
+        return sorted(self._listed(connection, self._never.overlaps))
 
     # Inside ------------------------------------------------------------------------------------
 
@@ -375,7 +375,7 @@ class Claims:
             keys |= {(row.address, row.dataset) for row in connection.execute(query)}
         return keys
 
-    def _drop(self, connection: Connection, keys: Sequence[Key]) -> int:
+    def drop(self, connection: Connection, keys: Sequence[Key]) -> int:
         """Remove every claim on these, and so the listings."""
         gone = 0
         for step in _steps(keys):

@@ -57,8 +57,11 @@ class Curator:
         if self._never.refresh():
             self._never_applied = False
         if not self._never_applied:
+            # The look through the whole list takes a while: nobody waits for it.
+            with self._database.read() as connection:
+                wrong = self._claims.never_listed(connection)
             with self._database.write() as connection:
-                gone = self._claims.drop_never_listed(connection)
+                gone = self._claims.drop(connection, wrong)
             self._never_applied = True
             if gone:
                 self._log("never-list-applied", delisted=gone)

@@ -264,7 +264,7 @@ def test_never_list_of_another_time(
         def fail(*_: object) -> None:
             raise StoreError("busy")
 
-        patch.setattr(service.claims, "drop_never_listed", fail)
+        patch.setattr(service.claims, "drop", fail)
         with pytest.raises(StoreError):
             service.curator.round()
     service.curator.round()

@@ -114,6 +114,18 @@ def test_use_is_counted(service: Service, clock: ManualClock) -> None:
     assert (record.used, record.last_used) == (2, clock.now())
 
 
+def test_key_without_a_limit_is_counted_too(service: Service, clock: ManualClock) -> None:
+    """Once a second, so that a busy client does not keep the database busy."""
+    quota, free = quota_of(service, 2, 120), key(service, requests=0)
+    for _ in range(10):
+        quota.take(free)
+    assert service.keys.records()[0].used == 1
+    clock.tick(1)
+    quota.take(free)
+    record = service.keys.records()[0]
+    assert (record.used, record.last_used) == (11, clock.now())
+
+
 # Quarters of a second are exact in binary.
 @settings(deadline=None, max_examples=30)
 @given(
