@@ -12,6 +12,7 @@
     |   +-- FeedRateLimited     too many requests; .retry_after in seconds when the feed said so
     +-- StoreError              the store cannot be read or written
     |   +-- StoreTooNew         it was written by a newer version of this package
+    |   +-- QueueBusy           the honeypot's queue is in use for longer than a worker may wait
     +-- SnapshotError           a snapshot file is missing, damaged or of an unknown format
     +-- BoardError              the shared counters cannot be used
 
@@ -72,6 +73,10 @@ class StoreError(ApibanError):
 
 class StoreTooNew(StoreError):
     """The store was written by a newer version; nothing in it was touched."""
+
+
+class QueueBusy(StoreError):
+    """Other processes had the file for longer than this one may wait: it is as good as before."""
 
 
 class SnapshotError(ApibanError):

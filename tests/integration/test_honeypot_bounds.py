@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import re
 import socket
 import struct
@@ -9,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+from apiban.honeypot.message import read_request
+from apiban.trial.kamailio import KamailioError
 
 from tests.support.honeypot import Honeypot, Tool, running
 from tests.support.node import wait_for
@@ -158,3 +162,85 @@ def test_answers_are_never_much_larger_than_the_request(tmp_path: Path, method: 
                 answered += bool(answer)
                 assert len(answer) <= 1.5 * len(data)
         assert answered >= 8
+
+
+# What the mutants below are made of: headers of all kinds, and what is put into them.
+LINES = (
+    *(b"OPTIONS sip:b@b.cc SIP/2.0", b"Via: SIP/2.0/UDP 127.0.0.1:9;branch=z9hG4bKx;rport"),
+    *(b'From: "A" <sip:a@b.cc>;tag=1', b"To: <sip:b@b.cc>", b"Call-ID: c1", b"CSeq: 1 OPTIONS"),
+    *(b"Contact: <sip:a@b.cc:5>;expires=3", b"Max-Forwards: 70", b"User-Agent: x"),
+    *(b"Record-Route: <sip:a@b;lr>", b"Route: <sip:a@b;lr>", b"Expires: 3", b"Content-Length: 0"),
+)
+PIECES = (
+    *(b";", b"=", b",", b"<", b">", b'"', b" ", b"\t", b":", b"@", b"[", b"]", b"\\", b"%", b"0"),
+    *(b"99999", b"a", b";tag=", b";branch=", b";rport=", b";received=", b";maddr=", b";alias"),
+    *(b"sip:", b"\0", b"\xff", b"(", b")", b"&", b"?", b"/", b"\r\n ", b"\r", b"\n", b"\r\n", b"*"),
+    *(b"\x0b", b"Via: ", b"[::1]", b"-", b".", b"UDP", b"\r\nRetry-After: x", b"\r\nExpires: -"),
+)
+
+
+def mutant(chance: random.Random) -> bytes:
+    """Give a request with one to three changes in its lines."""
+    lines = list(LINES)
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        at = chance.choice((1, 3, 5, chance.randrange(len(lines))))
+        begin = chance.randint(0, len(lines[at]))
+        end = begin + chance.choice((0, 0, 1, 4))
+        lines[at] = lines[at][:begin] + chance.choice(PIECES) + lines[at][end:]
+    return b"\r\n".join(lines) + chance.choice((b"\r\n\r\n", b"\r\n\r\n", b"\r\n", b"", b"\n\n"))
+
+
+def speaking(pot: Honeypot) -> list[str]:
+    """Give the lines that Kamailio's core wrote on its own, of errors and warnings."""
+    return [
+        line for line in pot.kamailio.log_lines() if re.search(r"(ERROR|WARNING): <core>", line)
+    ]
+
+
+def is_quiet(pot: Honeypot) -> bool:
+    """Tell whether the core was told to be quiet."""
+    with contextlib.suppress(KamailioError):
+        return "-2" in pot.kamailio.rpc("dbg.get_mod_level", "core")
+    return False
+
+
+def test_no_datagram_makes_a_line_in_the_log(tmp_path: Path) -> None:
+    """Neither those that Kamailio is given, were it to speak; nor any others."""
+    chance = random.Random(20)  # the same ones each time
+    with running(tmp_path) as pot:
+        wait_for(lambda: is_quiet(pot), "a quiet core")
+        pot.kamailio.rpc("--", "dbg.set_mod_level", "core", "-1")
+        before = len(speaking(pot))
+        with Tool("127.0.1.9", pot.target) as tool:
+            for _ in range(80):
+                handled, sent = pot.counts.unproven, 0
+                while sent < 50:
+                    data = mutant(chance)
+                    found = read_request(data)
+                    tool.send(data)
+                    sent += found is not None and found.whole
+                enough = handled + sent
+                wait_for(lambda least=enough: pot.counts.unproven >= least, "them handled")
+            assert speaking(pot)[before:] == []
+        assert pot.counts.faults == 0
+
+
+def test_one_source_does_not_keep_the_connections(tmp_path: Path) -> None:
+    """Silent ones end after some seconds, and those that find no place make no line."""
+    with running(tmp_path, defines=["APIBAN_CONNECTIONS=30"]) as pot:
+        wait_for(lambda: is_quiet(pot), "a quiet core")
+        before = len(pot.kamailio.log_lines())
+        with contextlib.ExitStack() as held:
+            for _ in range(60):
+                held.enter_context(Tool("127.0.1.9", pot.target, "tcp"))
+
+            def served() -> bool:
+                with Tool("127.0.1.10", pot.target, "tcp") as other, contextlib.suppress(OSError):
+                    return b" 200 " in other.ask(timeout=0.5)
+                return False
+
+            assert not served()
+            wait_for(served, "a place for another source", 20)
+        lines = pot.kamailio.log_lines()[before:]
+        assert [line for line in lines if "connections exceeded" in line] == []
+        assert any("event=sighting" in line for line in lines)

@@ -29,30 +29,51 @@ _TO_TAG: Final = len(";tag=") + 32 + len(".00000000")
 _VIA: Final = len(";received=") + len("[]") + len(";rport=65535")
 _NEEDED: Final = frozenset({"via", "from", "to", "call-id", "cseq"})
 _MOST_HEADERS: Final = 200
+_MOST_CREDENTIALS: Final = 4
+_BLANK: Final = " \t"
+_SECRETS: Final = frozenset({"authorization", "proxy-authorization"})
 
 _FIRST = re.compile(rb"([!-~]{1,64}) ([^ \r\n]{1,8192}) SIP/2\.0[ \t]*\r?\n", re.IGNORECASE)
-_NAME = re.compile(r"[a-z0-9.!%*_+`'~-]{1,128}")
+_NAME = re.compile(r"[a-z](?:[a-z0-9_-]{0,126}[a-z0-9])?")
 _METHOD = re.compile(r"[A-Z0-9.!%*_+`'~-]{1,32}")
 _URI = re.compile(r"(sips?|tel):([^\s<>]{1,2048})", re.IGNORECASE)
 # One that never ends goes to the end: else each of its quotes would be tried in turn.
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?$)', re.DOTALL)
-_TAG = re.compile(r";\s*tag\s*=\s*([^\s;>,]{1,256})", re.IGNORECASE)
-_BRANCH = re.compile(r";\s*branch\s*=\s*([^\s;,]{1,256})", re.IGNORECASE)
-# What Kamailio itself reads of a request. It logs a few lines for each that it cannot read.
+_QUOTED = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*(?:"|\\?$)', re.DOTALL)
+_TAG = re.compile(r";\s*+tag\s*=\s*([^\s;>,]{1,256})", re.IGNORECASE)
+_BRANCH = re.compile(r";\s*+branch\s*=\s*([^\s;,]{1,256})", re.IGNORECASE)
+
+# What Kamailio itself reads of a request, in the plain form that all tools use: it logs a few
+# lines for each that it cannot read. Sets of characters alone are possessive here: with groups
+# Python 3.11 makes mistakes.
+_WORD: Final = r"[\w.!%*+`'~-]++"
+_STRING: Final = r'"[^"\\\x00-\x1f\x7f]*+(?:\\[ -~][^"\\\x00-\x1f\x7f]*+)*"'
+_HOST: Final = r"(?:\w(?:[\w.-]{0,253}\w)?|\[[0-9a-f:.]{2,45}\])"
+_PORT: Final = r"(?:\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
+# Kamailio takes what only begins like these for one of them; of others it wants a value.
+_NAMED: Final = r"branch|maddr|ttl|received|alias|rport|i\b"
+_ENDS: Final = r"[ \t]*+"
+_ADDRESS: Final = r"[a-z]++:[!#-;=?-\[\]-~]++"
 _PARTY: Final = re.compile(
-    r'(?:"(?:[^"\\]|\\.)*"\s*|[\w.!%*+`\'~ -]*)<[a-z]+:[^<>"]+>\s*(?:;[^<>"]*)?'
-    r'|[a-z]+:[^<>"\s,]+\s*',
-    re.IGNORECASE,
+    rf"(?:(?:{_STRING}|(?:{_WORD}[ \t]*+)*){_ENDS}<{_ADDRESS}>|[a-z]++:[!#-+./0-:=@-\[\]-~-]++)"
+    rf"(?:{_ENDS};{_ENDS}{_WORD}(?:=(?:{_WORD}|{_STRING}))?)*{_ENDS}",
+    re.IGNORECASE | re.ASCII,
 )
 _READ: Final = {
     "via": re.compile(
-        r"SIP\s*/\s*2\.0\s*/\s*(?:UDP|TCP|TLS)\s+[\w.\[\]:-]+\s*(?:;[^,]*)?", re.IGNORECASE
+        rf"SIP/2\.0/(?:UDP|TCP|TLS)[ \t]++{_HOST}(?::{_PORT})?"
+        rf"(?:{_ENDS};{_ENDS}(?:rport(?:={_PORT})?|alias|received={_HOST}"
+        rf"|(?:branch|maddr|ttl|i)={_WORD}|(?!{_NAMED}){_WORD}={_WORD}))*{_ENDS}",
+        re.IGNORECASE | re.ASCII,
     ),
     "from": _PARTY,
     "to": _PARTY,
-    "cseq": re.compile(r"\d{1,9}\s+[!-~]{1,64}"),
-    "content-length": re.compile(r"\d{1,6}"),
+    "cseq": re.compile(rf"\d{{1,9}}[ \t]++{_WORD}", re.ASCII),
+    "content-length": re.compile(r"\d{1,6}", re.ASCII),
+    "retry-after": re.compile(r"\d{1,6}", re.ASCII),
 }
+_ON_ONE_LINE: Final = _READ.keys() - {"from"}
+_ONCE: Final = _NEEDED - {"via"} | {"max-forwards", "content-length"}
+_TARGET = re.compile(rb"[!-~\x80-\xff]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +109,8 @@ def read_request(data: bytes) -> Request | None:
     headers, reply_size, formed = _headers(data[first.end() :])
     found = dict(reversed(headers))  # the first of each counts
     method = first[1].decode("latin-1").upper()
-    credentials = tuple(
-        read
-        for name, value in headers
-        if name in {"authorization", "proxy-authorization"} and (read := read_credentials(value))
-    )
+    secrets = [value for name, value in headers if name in _SECRETS][:_MOST_CREDENTIALS]
+    credentials = tuple(read for value in secrets if (read := read_credentials(value)))
     from_, to = found.get("from", ""), found.get("to", "")
     from_user, from_host = _uri(from_)
     tried = (from_user, _uri(to)[0], *(clean_user(one.user) for one in credentials))
@@ -100,7 +118,12 @@ def read_request(data: bytes) -> Request | None:
         method=method if _METHOD.fullmatch(method) else "UNKNOWN",
         size=len(data),
         reply_size=reply_size,
-        whole=formed and found.keys() >= _NEEDED and _is_read(headers),
+        whole=(
+            formed
+            and bool(_METHOD.fullmatch(method) and _TARGET.fullmatch(first[2]))
+            and found.keys() >= _NEEDED
+            and _is_read(headers)
+        ),
         user_agent=_printable(found.get("user-agent", "").strip(), 200) or None,
         dialled=_uri(_text(first[2]))[0] or None,
         users=tuple(dict.fromkeys(user for user in tried if user)),
@@ -115,7 +138,10 @@ def read_request(data: bytes) -> Request | None:
 
 def _is_read(headers: list[tuple[str, str]]) -> bool:
     """Tell whether Kamailio can read the headers that it reads, each of them."""
-    return all(_READ[name].fullmatch(value) for name, value in headers if name in _READ)
+    once = [name for name, _ in headers if name in _ONCE]
+    return len(once) == len(set(once)) and all(
+        _READ[name].fullmatch(value) for name, value in headers if name in _READ
+    )
 
 
 def clean_user(text: str) -> str:
@@ -124,25 +150,32 @@ def clean_user(text: str) -> str:
 
 
 def _headers(data: bytes) -> tuple[list[tuple[str, str]], int, bool]:
-    """Give (name, value) of each header, what they add to a reply, and whether each line is one."""
-    found: list[tuple[str, str]] = []
+    """Give (name, value) of each header, what they add to a reply, and whether each line is one.
+
+    One that Kamailio reads as it parses, and that goes on in the next line, is none either.
+    """
+    found: list[tuple[str, list[str]]] = []
     size, formed = _TO_TAG + _VIA, True
-    for line in data.split(b"\n", _MOST_HEADERS)[:_MOST_HEADERS]:
-        bare = line.rstrip(b"\r")
+    lines = data.split(b"\n", _MOST_HEADERS)
+    for number, line in enumerate(lines):
+        bare = line.removesuffix(b"\r")
         if not bare:
             break
+        if number == len(lines) - 1:  # it has no end, or there are too many
+            formed = False
+            if number == _MOST_HEADERS:
+                break
         if bare[:1] in {b" ", b"\t"} and found:  # the header goes on
-            name, value = found[-1]
-            found[-1] = (name, f"{value} {_text(bare).strip()}")
+            found[-1][1].append(_text(bare).strip(_BLANK))
+            formed = formed and found[-1][0] not in _ON_ONE_LINE
         else:
             name, colon, value = _text(bare).partition(":")
-            name = name.rstrip().lower()
+            name = name.rstrip(_BLANK).lower()
             formed = formed and bool(colon) and bool(_NAME.fullmatch(name))
-            name = _COMPACT.get(name, name)
-            found.append((name, value.strip()))
+            found.append((_COMPACT.get(name, name), [value.strip(_BLANK)]))
         if found[-1][0] in _COPIED:
             size += len(line) + 1
-    return found, size, formed
+    return [(name, " ".join(parts)) for name, parts in found], size, formed
 
 
 def _text(data: bytes) -> str:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HoneypotNode"]
 
+# What Kamailio's own parts without a module may log once it runs: nothing below "critical".
+_QUIET: Final = '{"jsonrpc": "2.0", "id": 1, "method": "dbg.set_mod_level", "params": ["core", -2]}'
 _SECRET: Final = "nonce.secret"  # noqa: S105 - a file's name
 
 
@@ -95,6 +97,7 @@ class HoneypotNode:
         if previous is not None:
             previous.keeper.stop()  # only the rtimer process has a child to stop
             previous.trap.close()
+        self._quiet = False
         self._counts = total(self.board)
         self._summary_from = self._clock.uptime() + settings.log_interval
         self.log(
@@ -110,6 +113,11 @@ class HoneypotNode:
 
     def tick(self) -> None:
         """Do the rtimer's work."""
+        if not self._quiet:
+            # What it has to say of its start is out. From now on its lines would tell of what
+            # comes from outside, a few for each datagram or connection that somebody sends.
+            self._quiet = True
+            self._ksr.jsonrpcs.exec(_QUIET)
         self.keeper.tick()
         now = self._clock.uptime()
         if now >= self._summary_from:
@@ -121,7 +129,8 @@ class HoneypotNode:
         self._print(EVENTS[event], line(event, fields))
 
     def _print(self, level: Level, text: str) -> None:
-        getattr(self._ksr, level)(text + "\n")
+        # By the module: KSR.err() and its like are of the core, which is to be quiet.
+        getattr(self._ksr.xlog, f"x{level}")(text.replace("$", "$$") + "\n")
 
     def _summarise(self) -> None:
         counts = total(self.board)

@@ -25,6 +25,7 @@ QUEUE: Final = "honeypot.db"  # in the state folder
 
 _RETRY: Final = 2.0
 _WAIT: Final = 5.0
+_TRIM_EVERY: Final = 1.0
 
 
 class ReportProcess:
@@ -51,6 +52,7 @@ class ReportProcess:
         self._queue: Queue | None = None
         self._reporter: Reporter | None = None
         self._retry_from = 0.0
+        self._trim_from = 0.0
         self._trouble = ""
 
     def tick(self) -> None:
@@ -64,6 +66,7 @@ class ReportProcess:
             reporter = self._open(self._settings)
             if reporter is not None:
                 reporter.tick()
+                self._trim()
             self._mended("queue-failed")
         except StoreError as error:
             self._retry_from = self._clock.uptime() + _RETRY
@@ -88,6 +91,12 @@ class ReportProcess:
                 transport=self._make_transport(settings.report),
             )
         return self._reporter
+
+    def _trim(self) -> None:
+        now = self._clock.uptime()
+        if self._queue is not None and now >= self._trim_from:
+            self._trim_from = now + _TRIM_EVERY
+            self._queue.trim()
 
     def _read_settings(self) -> None:
         """Read them; bad ones leave the last good ones in force."""

@@ -8,6 +8,9 @@ sent. Else a power cut could give a sequence that the feed knows already to anot
 
 A row takes up further messages of the same source, transport, method and tool until it is handed
 out (``batch`` is set); from then on it stays as it is, until the feed settled it.
+
+Whoever has many addresses has one network: of the rows of an IPv4 address, or of an IPv6 network of
+64 bits, a bounded number waits, so that one host cannot keep all others out.
 """
 
 from __future__ import annotations
@@ -17,18 +20,23 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
-from apiban.errors import StoreError
+from apiban.address import pack
+from apiban.errors import QueueBusy, StoreError
 from apiban.honeypot.records import Sighting, Unproven
+from apiban.sqlite import errors, transaction
 
-__all__ = ["MOST_USERS", "Queue"]
+__all__ = ["MOST_OF_NETWORK", "MOST_USERS", "Queue"]
 
 MOST_USERS: Final = 20
+MOST_OF_NETWORK: Final = 64
 _MOST_MESSAGES: Final = 1_000_000
-_VERSION: Final = 1
+_LARGEST_LOG: Final = 4 << 20  # bytes: then its space is given back
+_TRIM_WAIT: Final = 0.1
+_VERSION: Final = 2
 _SCHEMA: Final = """
     CREATE TABLE identity (queue TEXT NOT NULL);
     CREATE TABLE sighting (
@@ -62,6 +70,11 @@ _SCHEMA: Final = """
     );
     CREATE INDEX unproven_last ON unproven (last);
 """
+_OF_NETWORK: Final = """
+    ALTER TABLE sighting ADD COLUMN network TEXT NOT NULL DEFAULT '';
+    UPDATE sighting SET network = network_of(source);
+    CREATE INDEX sighting_network ON sighting (network);
+"""
 
 
 class Queue:
@@ -76,10 +89,13 @@ class Queue:
 
     def __init__(self, path: Path, *, durable: bool = False, wait: float = 1.0) -> None:
         self._path = path
+        self._log = path.with_name(f"{path.name}-wal")
+        self._wait = wait
         with self._errors():
             self._db = sqlite3.connect(path, timeout=wait, isolation_level=None)
             try:
                 self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute(f"PRAGMA journal_size_limit={_LARGEST_LOG}")
                 self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
                 self._migrate()
                 with contextlib.suppress(OSError):
@@ -100,15 +116,51 @@ class Queue:
 
     @property
     def identity(self) -> str:
-        """The queue's own name: 32 hex digits, made once with the file."""
+        """The queue's own name: 32 hex digits, made with the file, and anew by ``renew``."""
         with self._errors():
             (name,) = self._db.execute("SELECT queue FROM identity").fetchone()
         return str(name)
 
+    def renew(self, taken: Sequence[Sighting]) -> None:
+        """Take a new identity, and let go of what the feed took under the old one.
+
+        For a file that turned out to be an older copy: the feed knows the next numbers already,
+        for other sightings.
+        """
+        with self._transaction():
+            self._delete(taken)
+            self._db.execute("UPDATE identity SET queue = ?", (secrets.token_hex(16),))
+
+    def trim(self) -> bool:
+        """Give the space of a long log back, if the others leave a moment for it; tell whether.
+
+        SQLite does so by itself only when nobody reads or writes just then: under load never.
+        """
+        try:
+            if self._log.stat().st_size <= _LARGEST_LOG:
+                return False
+        except OSError:
+            return False
+        with self._errors():
+            self._db.execute(f"PRAGMA busy_timeout={int(_TRIM_WAIT * 1000)}")
+            try:
+                (busy, *_) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout={int(self._wait * 1000)}")
+        return not busy
+
     # Sightings ---------------------------------------------------------------------------------
 
     def add(self, new: Sighting, *, max_rows: int) -> bool:
-        """Queue a sighting; False when the queue is full and has no open row to take it up."""
+        """Queue a sighting; False when no open row takes it up, and there is room for no other.
+
+        There is none when the queue is full, or when enough rows of the source's network wait.
+
+        Raises:
+            AddressError: the source is no address.
+
+        """
+        network = _network(new.source)
         key = (new.source, new.transport, new.method, new.tool or "")
         with self._transaction():
             row = self._db.execute(
@@ -129,13 +181,13 @@ class Queue:
                     ),
                 )
                 return True
-            if self._rows() >= max_rows:
+            if self._rows() >= max_rows or self._is_crowded(network):
                 return False
             self._db.execute(
-                "INSERT INTO sighting (source, transport, method, tool, user_agent, dialled,"
-                " users, proof, at, count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO sighting (network, source, transport, method, tool, user_agent,"
+                " dialled, users, proof, at, count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    *key,
+                    *(network, *key),
                     *(new.user_agent, new.dialled, _users(new.users)),
                     *(new.proof, new.at, new.count),
                 ),
@@ -146,6 +198,11 @@ class Queue:
         """Count the rows that the feed has not settled."""
         with self._errors():
             return self._rows()
+
+    def is_handed_out(self) -> bool:
+        """Tell whether a batch is handed out that is not settled: ``take`` will give no other."""
+        with self._errors():
+            return self._oldest_batch() is not None
 
     def take(self, limit: int) -> list[Sighting]:
         """Give the batch that is handed out; when there is none, hand out the oldest rows.
@@ -185,10 +242,7 @@ class Queue:
         An unproven source that came again meanwhile stays, with what is new.
         """
         with self._transaction():
-            self._db.executemany(
-                "DELETE FROM sighting WHERE batch IS NOT NULL AND sequence = ?",
-                [(one.sequence,) for one in batch],
-            )
+            self._delete(batch)
             self._db.executemany(
                 "DELETE FROM unproven WHERE number = ? AND count <= ?",
                 [(one.number, one.count) for one in unproven],
@@ -246,6 +300,19 @@ class Queue:
         ).fetchone()
         return 0 if first is None else int(last - first + 1)
 
+    def _is_crowded(self, network: str) -> bool:
+        (rows,) = self._db.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM sighting WHERE network = ? LIMIT ?)",
+            (network, MOST_OF_NETWORK),
+        ).fetchone()
+        return int(rows) >= MOST_OF_NETWORK
+
+    def _delete(self, batch: Sequence[Sighting]) -> None:
+        self._db.executemany(
+            "DELETE FROM sighting WHERE batch IS NOT NULL AND sequence = ?",
+            [(one.sequence,) for one in batch],
+        )
+
     def _oldest_batch(self) -> int | None:
         (batch,) = self._db.execute(
             "SELECT min(batch) FROM sighting WHERE batch IS NOT NULL"
@@ -261,27 +328,19 @@ class Queue:
                 for statement in _SCHEMA.split(";\n"):
                     self._db.execute(statement)
                 self._db.execute("INSERT INTO identity VALUES (?)", (secrets.token_hex(16),))
+            if version < _VERSION:
+                self._db.create_function("network_of", 1, _network, deterministic=True)
+                for statement in _OF_NETWORK.split(";\n"):
+                    self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={_VERSION}")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # a full disk may have ended it already
-                    self._db.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
+        with self._errors(), transaction(self._db):
             yield
-        except (sqlite3.Error, UnicodeDecodeError, TypeError, ValueError) as error:
-            # A damaged file can give SQLite's messages, and its values, any bytes.
-            raise StoreError(f"{self._path}: {' '.join(str(error).split())}") from None
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return errors(self._path, _kind_of)
 
 
 def _sighting(tool: str, users: str, *rest: Any) -> Sighting:
@@ -299,6 +358,16 @@ def _sighting(tool: str, users: str, *rest: Any) -> Sighting:
         count=count,
         sequence=sequence,
     )
+
+
+def _network(source: str) -> str:
+    """Name an IPv4 address, or an IPv6 network of 64 bits."""
+    return pack(source)[:8].hex()
+
+
+def _kind_of(error: Exception) -> type[StoreError]:
+    code = getattr(error, "sqlite_errorcode", 0)  # an extended one, in whose last byte is the plain
+    return QueueBusy if code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} else StoreError
 
 
 def _users(names: Sequence[str]) -> str:

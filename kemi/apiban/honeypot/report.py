@@ -79,6 +79,7 @@ class Reporter:
         if now < self._due:
             return
         self._due = now + self._settings.interval
+        is_new = not self._queue.is_handed_out()
         batch = self._queue.take(self._limit)
         unproven: list[Unproven] = []
         not_kept = 0
@@ -95,7 +96,8 @@ class Reporter:
         except FeedError as error:
             self._failed(error)
         else:
-            self._settled(batch, unproven, not_kept, answer)
+            repeated = _repeated(answer, batch, is_new=is_new)
+            self._settled(batch, unproven, not_kept, answer, repeated)
 
     # Asking ------------------------------------------------------------------------------------
 
@@ -154,18 +156,30 @@ class Reporter:
         unproven: Sequence[Unproven],
         not_kept: int,
         answer: Mapping[str, Any],
+        repeated: int,
     ) -> None:
+        if repeated:
+            self._queue.renew(batch[repeated:])
+            batch = ()
         self._queue.settle(batch, unproven)
         set_reported(self._board, reported(self._board) + not_kept)
         self._pauses.success()
         now = self._clock.uptime()
         if unproven or not_kept:
             self._unproven_due = now + self._settings.interval
-        if len(batch) >= self._limit:
+        if repeated or len(batch) >= self._limit:
             self._due = now  # there is likely more
         if self._trouble:
             self._trouble = ""
             self._log("report", state="good", queued=self._queue.rows())
+        if repeated:
+            self._log(
+                "report-trouble",
+                state="restored",
+                queued=self._queue.rows(),
+                error="the queue is an older copy of itself: it goes on under a new identity",
+                retry_in=0.0,
+            )
         refused = answer["refused"]
         if refused:
             first = refused[0] if isinstance(refused[0], dict) else {}
@@ -210,6 +224,19 @@ def _read(response: HttpResponse) -> dict[str, Any]:
     if not isinstance(answer, dict) or not isinstance(answer.get("refused"), list):
         raise FeedInvalid("the answer is not one of a feed that takes reports")
     return answer
+
+
+def _repeated(answer: Mapping[str, Any], batch: Sequence[Sighting], *, is_new: bool) -> int:
+    """Give how many sightings, from the first on, the feed wrongly took for others that it had.
+
+    It tells them by their sequences. It has had a batch whole or not at all; of one that was never
+    sent it can have had nothing, unless this queue was set back to an earlier state: by a restored
+    backup, or a snapshot of the machine.
+    """
+    number = answer.get("repeated")
+    if not isinstance(number, int) or not 0 < number <= len(batch):
+        return 0
+    return number if is_new or number < len(batch) else 0
 
 
 def _sighting(one: Sighting) -> dict[str, Any]:

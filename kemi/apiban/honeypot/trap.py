@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from apiban.address import pack
 from apiban.clock import Clock
-from apiban.errors import StoreError
+from apiban.errors import QueueBusy, StoreError
 from apiban.gate import Board
 from apiban.gate.board import FAULTS
 from apiban.honeypot.answers import Answers, fits
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Trap"]
 
 _SAY_EVERY: Final = 60.0
-_REOPEN_AFTER: Final = 1.0
+_REST: Final = 1.0
 _LINES_AN_INTERVAL: Final = 10
 _CONNECTED: Final = frozenset({"tcp", "tls"})
 # Those whose request-URI names whom the caller wants to reach.
@@ -68,7 +68,8 @@ class Trap:
         self._slot = Board.slot_at(0)
         self._pending: tuple[Request, Caller] | None = None
         self._queue: Queue | None = None  # a connection must not be carried over a fork
-        self._reopen_from = 0.0
+        self._rest_until = 0.0
+        self._was_busy = False
         self._quiet_until: dict[str, float] = {}
 
     def sign_in(self, rank: int, pid: int) -> None:
@@ -177,7 +178,9 @@ class Trap:
         try:
             queue = self._open_queue()
             queued = queue is not None and queue.add(sighting, max_rows=self._settings.max_rows)
-            if queue is not None and not queued:
+            if queue is not None:
+                self._was_busy = False
+            if queue is not None and not queued and queue.rows() >= self._settings.max_rows:
                 self._say_rarely("queue-full", rows=self._settings.max_rows, effect="no answer")
         except StoreError as error:
             self._queue_failed(error)
@@ -241,14 +244,20 @@ class Trap:
 
     def _open_queue(self) -> Queue | None:
         """Give the queue; None shortly after it failed, so that a flood does not wait for it."""
-        if self._queue is None and self._clock.uptime() >= self._reopen_from:
-            self._reopen_from = self._clock.uptime() + _REOPEN_AFTER
+        if self._clock.uptime() < self._rest_until:
+            return None
+        if self._queue is None:
             self._queue = Queue(self._path)
         return self._queue
 
     def _queue_failed(self, error: StoreError) -> None:
-        self.close()
-        self._reopen_from = self._clock.uptime() + _REOPEN_AFTER
+        """Give the queue a rest; one that was busy for once needs none, and is good."""
+        busy = isinstance(error, QueueBusy)
+        if not busy:
+            self.close()
+        if not busy or self._was_busy:
+            self._rest_until = self._clock.uptime() + _REST
+        self._was_busy = busy
         self._say_rarely("queue-failed", reason=error, effect="proven sources get no answer")
 
     def _say_first(self, sighting: Sighting) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple
 from pathlib import Path
 from typing import Final, Self
 
 from apiban.address import Family, Network
-from apiban.errors import StoreError
+from apiban.sqlite import errors, transaction
 from apiban.store.migrations import check_version, migrate
 from apiban.store.records import FeedState, SentRequest
 
@@ -320,23 +320,11 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # a full disk may have ended it already
-                    self._db.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
+        with self._errors(), transaction(self._db):
             yield
-        except (sqlite3.Error, UnicodeDecodeError, TypeError) as error:
-            # A damaged file can give SQLite's messages, and its values, any bytes.
-            raise StoreError(f"{self._path}: {' '.join(str(error).split())}") from None
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return errors(self._path)
 
 
 def _key(network: Network) -> tuple[Family, bytes, bytes]:

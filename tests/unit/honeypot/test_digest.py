@@ -56,6 +56,13 @@ def test_fields_are_read_as_they_come() -> None:
     assert (read.user, read.nonce, read.response) == ("x y", 'a"b', "ab")
 
 
+def test_quote_without_an_end_goes_to_the_end() -> None:
+    """And what stands in it is no field of its own."""
+    read = read_credentials('Digest username="a", nonce="b, response=c')
+    assert read is not None
+    assert (read.user, read.nonce, read.response) == ("a", "b, response=c", "")
+
+
 @pytest.mark.parametrize("value", ["", "Basic aGk6aG8=", "Bearer x", "Digestive"])
 def test_other_schemes_are_none(value: str) -> None:
     """A password in clear text is not even looked at."""

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from apiban.errors import StoreError
-from apiban.honeypot.queue import Queue
+from apiban.errors import QueueBusy, StoreError
+from apiban.honeypot.queue import MOST_OF_NETWORK, Queue
 
 from tests.unit.honeypot.parts import NOW, sighting, unproven
 
@@ -128,6 +128,86 @@ def test_full_queue_takes_no_new_row(queue: Queue) -> None:
     assert queue.add(sighting("192.0.2.3"), max_rows=2)
 
 
+@pytest.mark.parametrize(
+    ("host", "neighbour", "stranger"),
+    [
+        ("2001:db8:0:1::{}", "2001:db8:0:1:ffff::1", "2001:db8:0:2::1"),
+        ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+    ],
+)
+def test_one_network_keeps_no_others_out(
+    queue: Queue, host: str, neighbour: str, stranger: str
+) -> None:
+    """One network of 64 bits, or one IPv4 address, has so many rows; the others have the rest."""
+    for n in range(MOST_OF_NETWORK):
+        assert queue.add(sighting(host.format(n + 1), method=f"M{n}"), max_rows=MANY)
+    assert not queue.add(sighting(neighbour), max_rows=MANY)
+    assert queue.add(sighting(host.format(1), method="M0"), max_rows=MANY)
+    assert queue.add(sighting(stranger), max_rows=MANY)
+    queue.settle(queue.take(1))
+    assert queue.add(sighting(neighbour), max_rows=MANY)
+
+
+def test_file_of_the_first_version_goes_on(tmp_path: Path) -> None:
+    """Its rows count for their networks."""
+    path = tmp_path / "old.db"
+    with Queue(path) as made:
+        for n in range(MOST_OF_NETWORK):
+            made.add(sighting(f"2001:db8::{n + 1}"), max_rows=MANY)
+        identity = made.identity
+    with sqlite3.connect(path) as db:
+        db.execute("DROP INDEX sighting_network")
+        db.execute("ALTER TABLE sighting DROP COLUMN network")
+        db.execute("PRAGMA user_version=1")
+    db.close()
+    with Queue(path) as opened:
+        assert opened.identity == identity
+        assert not opened.add(sighting("2001:db8::ffff"), max_rows=MANY)
+        assert opened.add(sighting("2001:db8:1::1"), max_rows=MANY)
+        assert len(opened.take(1000)) == MOST_OF_NETWORK + 1
+
+
+def test_busy_file_is_an_error_of_its_own(tmp_path: Path, queue: Queue) -> None:
+    """The same connection is good afterwards."""
+    with Queue(tmp_path / "q.db", wait=0.01) as hasty:
+        other = sqlite3.connect(tmp_path / "q.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(QueueBusy, match="locked"):
+            hasty.add(sighting(), max_rows=MANY)
+        other.execute("ROLLBACK")
+        other.close()
+        assert hasty.add(sighting(), max_rows=MANY)
+    assert queue.rows() == 1
+
+
+def test_long_log_is_cut(tmp_path: Path, queue: Queue) -> None:
+    """When no reader holds it; a short one is left alone."""
+    log = tmp_path / "q.db-wal"
+    assert not queue.trim()
+    reader = sqlite3.connect(tmp_path / "q.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM identity").fetchall()
+    for n in range(3000):
+        queue.note(unproven(f"10.1.{n >> 8}.{n & 255}"), keep=MANY)
+    assert log.stat().st_size > 4 << 20
+    assert not queue.trim()
+    reader.execute("ROLLBACK")
+    reader.close()
+    assert queue.trim()
+    assert log.stat().st_size == 0
+    assert len(queue.unproven(MANY)) == 3000
+
+
+def test_new_identity_keeps_what_the_feed_lacks(queue: Queue) -> None:
+    """What it took goes; the rest stays handed out, with its numbers."""
+    for n in range(4):
+        queue.add(sighting(f"192.0.2.{n}"), max_rows=MANY)
+    before, batch = queue.identity, queue.take(4)
+    queue.renew(batch[3:])
+    assert queue.identity != before
+    assert queue.take(4) == batch[:3]
+
+
 def test_unproven_sources_are_bounded(queue: Queue) -> None:
     """The oldest go, and how many messages went with them is told."""
     assert [queue.note(unproven(f"10.0.0.{n}", last=NOW + n), keep=3) for n in range(3)] == [0] * 3
@@ -153,7 +233,7 @@ def test_reported_unproven_source_keeps_what_is_new(queue: Queue) -> None:
 _WRITER = """
 import sys
 from pathlib import Path
-from apiban.honeypot.queue import Queue
+from apiban.honeypot.queue import MOST_OF_NETWORK, Queue
 from apiban.honeypot.records import Sighting
 with Queue(Path(sys.argv[1]), wait=30) as queue:
     for n in range(int(sys.argv[2])):

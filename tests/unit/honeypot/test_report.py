@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -287,4 +288,83 @@ def test_refused_sightings_are_said_and_gone(world: World) -> None:
     )
     world.tick()
     assert world.log.fields("report-refused") == [{"count": 1, "first": "private"}]
+    assert world.queue.rows() == 0
+
+
+class Feed:
+    """Takes what is new by the sequences of each queue, as the feed does."""
+
+    def __init__(self) -> None:
+        self.highest: dict[str, int] = {}
+        self.taken: list[str] = []
+        self.lose_answers = 0
+
+    def __call__(self, body: dict[str, Any]) -> HttpResponse:
+        """Settle a report; now and then the answer is lost."""
+        highest = self.highest.get(body["queue"], 0)
+        new = [one for one in body["sightings"] if one["sequence"] > highest]
+        self.taken += [one["source"] for one in new]
+        self.highest[body["queue"]] = max([highest, *(one["sequence"] for one in new)])
+        if self.lose_answers:
+            self.lose_answers -= 1
+            raise FeedOutage("the answer was lost")
+        answer = {
+            "accepted": len(new),
+            "repeated": len(body["sightings"]) - len(new),
+            "refused": [],
+        }
+        return HttpResponse(200, json.dumps(answer).encode())
+
+
+def set_back(world: World, folder: Path, before: int) -> None:
+    """Let sightings be reported, and then bring back the file of before."""
+    copy = folder / "copy.db"
+    with sqlite3.connect(folder / "q.db") as db:
+        db.execute("VACUUM INTO ?", (str(copy),))
+    db.close()
+    for n in range(before):
+        world.queue.add(sighting(f"10.1.0.{n}"), max_rows=10**6)
+    world.tick(10)
+    world.queue.close()
+    for name in ("q.db-wal", "q.db-shm"):
+        (folder / name).unlink(missing_ok=True)
+    copy.replace(folder / "q.db")
+    world.queue = Queue(folder / "q.db")
+    world.reporter = world.new_reporter()
+
+
+@pytest.mark.parametrize(("before", "after"), [(5, 3), (5, 5), (3, 8), (1, 25)])
+def test_queue_that_was_set_back_loses_nothing(
+    tmp_path: Path, world: World, before: int, after: int
+) -> None:
+    """A restored copy gives numbers anew that the feed knows: it takes another identity."""
+    feed = Feed()
+    world.answer = feed
+    set_back(world, tmp_path, before)
+    identity = world.queue.identity
+    later = [f"10.2.0.{n}" for n in range(after)]
+    for source in later:
+        world.queue.add(sighting(source), max_rows=10**6)
+    for _ in range(5):
+        world.tick(10)
+    assert sorted(feed.taken[before:]) == sorted(later)
+    assert world.queue.rows() == 0
+    assert world.queue.identity != identity
+    assert [one["state"] for one in world.log.fields("report-trouble")] == ["restored"]
+
+
+def test_lost_answer_is_no_sign_of_a_restored_copy(world: World) -> None:
+    """The feed then knows the batch because it was sent, by this process or by the last one."""
+    feed = Feed()
+    world.answer = feed
+    identity = world.queue.identity
+    for again in (False, True):
+        feed.lose_answers = 1
+        world.queue.add(sighting(f"10.3.0.{int(again)}"), max_rows=9)
+        world.tick(10)
+        if again:
+            world.reporter = world.new_reporter()
+        world.tick(10)
+    assert feed.taken == ["10.3.0.0", "10.3.0.1"]
+    assert world.queue.identity == identity
     assert world.queue.rows() == 0

@@ -52,7 +52,8 @@ class Kamailio:
 
     def events(self) -> list[str]:
         """Give the events that were said."""
-        return [text.split("event=")[1].split()[0] for _, text in self.ksr.log]
+        said = [call for call in self.ksr.calls if call.name.startswith("xlog.")]
+        return [str(call.args[0]).split("event=")[1].split()[0] for call in said]
 
 
 @pytest.fixture

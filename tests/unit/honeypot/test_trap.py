@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from apiban.honeypot.answers import Answers
 from apiban.honeypot.counts import total
 from apiban.honeypot.nonce import Nonces
 from apiban.honeypot.process import QUEUE
-from apiban.honeypot.queue import Queue
+from apiban.honeypot.queue import MOST_OF_NETWORK, Queue
 from apiban.honeypot.trap import Trap
 from kamailio_kemi_stubs.fake import FakeKsr
 
@@ -314,3 +315,35 @@ def test_nothing_but_replies_is_ever_called(worker: Worker) -> None:
         "textops.set_reply_body",
         "sl.send_reply",
     }
+
+
+def test_busy_queue_stays_open(worker: Worker) -> None:
+    """The message at hand has no answer; the next one is queued, without a pause."""
+    assert worker.send(request("OPTIONS"), transport="tcp") == [200]
+    other = sqlite3.connect(worker.settings.state / QUEUE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert worker.send(request("OPTIONS"), transport="tcp") == []
+    other.execute("ROLLBACK")
+    assert worker.send(request("OPTIONS"), transport="tcp") == [200]
+    other.execute("BEGIN IMMEDIATE")
+    assert worker.send(request("OPTIONS"), transport="tcp") == []
+    assert worker.send(request("OPTIONS"), transport="tcp") == []
+    other.execute("ROLLBACK")
+    other.close()
+    assert worker.send(request("OPTIONS"), transport="tcp") == []  # twice in turn: then a rest
+    worker.clock.tick(1.1)
+    assert worker.send(request("OPTIONS"), transport="tcp") == [200]
+    counts = total(worker.board)
+    assert (counts.sightings, counts.unwritten) == (3, 4)
+    assert [name for name in worker.log.names() if name == "queue-failed"] == ["queue-failed"]
+
+
+def test_one_network_keeps_no_others_out(worker: Worker) -> None:
+    """Its further hosts get no answer, and are counted; the queue is not said to be full."""
+    hosts = [f"2001:db8::{n:x}" for n in range(1, MOST_OF_NETWORK + 6)]
+    answers = [worker.send(request("OPTIONS"), source=host, transport="tcp") for host in hosts]
+    assert answers == [[200]] * MOST_OF_NETWORK + [[]] * 5
+    assert worker.send(request("OPTIONS"), source="2001:db8:0:1::1", transport="tcp") == [200]
+    assert worker.send(request("OPTIONS"), transport="tcp") == [200]
+    assert total(worker.board).unwritten == 5
+    assert "queue-full" not in worker.log.names()
