@@ -147,7 +147,7 @@ class Mirror:
             self._store = _NotingStore(self._folder / "mirror.db")
             self._sync = self._new_sync(self._store)
         self._sync.tick()
-        self._carry_over(self._store)
+        self._carry_over(self._store, is_whole=self._sync.state.pass_ended is not None)
         if self._clock.uptime() >= self._note_from:
             self._note_from = self._clock.uptime() + _NOTE_EVERY
             self._write_note(self._store, self._sync)
@@ -199,9 +199,9 @@ class Mirror:
     def _changed(self) -> None:
         self._note_from = 0.0
 
-    def _carry_over(self, store: _NotingStore) -> None:
+    def _carry_over(self, store: _NotingStore, *, is_whole: bool) -> None:
         if store.removed or self._clock.uptime() >= self._compare_from:
-            self._compare(store)
+            self._compare(store, is_whole=is_whole)
             store.removed = False
             self._compare_from = self._clock.uptime() + _COMPARE_EVERY
         while store.pages:
@@ -209,8 +209,11 @@ class Mirror:
             self._claim(page.entries, live=page.live)
             del store.pages[0]
 
-    def _compare(self, store: Store) -> None:
-        """Make our claims what the store holds: after a start, a removal, and now and then."""
+    def _compare(self, store: Store, *, is_whole: bool) -> None:
+        """Make our claims what the store holds: after a start, a removal, and now and then.
+
+        A store that has not seen the whole list yet (its folder was lost) takes nothing away.
+        """
         with self._database.read() as connection:
             query = select(claim.c.address, claim.c.dataset).where(claim.c.source == MIRROR)
             ours = {(row.address, row.dataset) for row in connection.execute(query)}
@@ -223,7 +226,7 @@ class Mirror:
                 missing.append((network, expires - self._settings.ban_for, expires))
         for at in range(0, len(missing), _AT_ONCE):
             self._claim(missing[at : at + _AT_ONCE], live=False)
-        gone = sorted(ours)
+        gone = sorted(ours) if is_whole else []
         for at in range(0, len(gone), _AT_ONCE):
             with self._database.write() as connection:
                 self._claims.withdraw(connection, MIRROR, gone[at : at + _AT_ONCE])

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -173,6 +174,23 @@ def test_restart_finds_what_was_not_carried_over(upstream: Upstream, service: Se
     upstream.start()
     upstream.run(1)
     assert upstream.listed() == {f"198.51.100.{n}" for n in range(1, 8)}
+
+
+def test_lost_folder_takes_nothing_away(
+    upstream: Upstream, service: Service, tmp_path: Path
+) -> None:
+    """The mirror begins anew; what is listed stays, and what upstream dropped goes at the end."""
+    upstream.run(20)
+    upstream.mirror.close()
+    shutil.rmtree(tmp_path / "mirror")
+    upstream.feed.remove("198.51.100.1")
+    upstream.start()
+    upstream.run(1)
+    assert len(upstream.listed()) == 7
+    first = [one.number for one in service.listings.after(0, ALL)]
+    upstream.run(30)
+    assert upstream.listed() == {f"198.51.100.{n}" for n in range(2, 8)}
+    assert [one.number for one in service.listings.after(0, ALL)] == first[1:]
 
 
 def test_one_mirror_a_folder(upstream: Upstream, service: Service, clock: ManualClock) -> None:
