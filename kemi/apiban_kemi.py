@@ -5,9 +5,9 @@ Kamailio down, and an exception in a callback costs a request or a log full of t
 that can fail stands in a try, and what fails leaves the last good node at work.
 
 KEMI callbacks: ``ksr_received`` (pre-parse), ``ksr_request_route`` and the ``ksr_...`` routes of
-the edge, ``apiban_tick`` (rtimer). Native configurations call, by ``python_exec``:
-``apiban_received`` and ``apiban_request`` (2 in ``$rc``: drop; everything else: go on), and
-``apiban_tick``.
+the edge, ``apiban_tick`` (rtimer). Native routes call, by ``python_exec``: ``apiban_received``
+(with the source's address, where the front is before it) and ``apiban_request`` (2 in ``$rc``:
+drop; everything else: go on), and ``apiban_tick``.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Handler:
         """Let Kamailio call the hot path without a step in between: it catches its own faults."""
         node = self._node
         self.ksr_received = node.guard.pre_parse if node else _pass
-        self.apiban_received = node.guard.verdict if node else _pass
+        self.apiban_received = node.guard.received if node else _pass
         self.apiban_request = node.guard.request_verdict if node else _pass
 
     def child_init(self, rank: int) -> int:

@@ -18,19 +18,16 @@ DOCUMENT = SCRIPT.parents[1] / "docs" / "kemi.md"
 
 def test_composed_guard(make_node: Callable[..., NodeUnderTest], tmp_path: Path) -> None:
     """A KEMI script that composes the guard drops the listed and answers the rest by itself."""
-    text = DOCUMENT.read_text(encoding="utf-8").replace("/usr/lib/apiban/kemi", str(SCRIPT.parent))
+    code = SCRIPT.parents[1]
+    text = DOCUMENT.read_text(encoding="utf-8").replace("/usr/lib/apiban", str(code))
     (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (lines,) = re.findall(r"```\n(received_route_mode=1\n.*?)```", text, re.DOTALL)
-    (tmp_path / "own_kemi.py").write_text(script, encoding="utf-8")
+    (lines,) = re.findall(r"```\n(kemi\.reply.*?)```", text, re.DOTALL)
+    own = tmp_path / "own_kemi.py"
+    own.write_text(script, encoding="utf-8")
     configuration = tmp_path / "own.cfg"
     modules = "".join(f'loadmodule "{name}.so"\n' for name in ("kex", "sl", "pv", "ctl"))
-    configuration.write_text(
-        f"#!KAMAILIO\ndebug=2\nchildren=2\n{modules}{lines}"
-        f'loadmodule "app_python3.so"\nmodparam("app_python3", "load", "{tmp_path}/own_kemi.py")\n'
-        'cfgengine "python"\n',
-        encoding="utf-8",
-    )
-    node = make_node(("127.0.1.5",), configuration=configuration).start()
+    configuration.write_text(f"#!KAMAILIO\ndebug=2\nchildren=2\n{modules}{lines}", encoding="utf-8")
+    node = make_node(("127.0.1.5",), configuration=configuration, script=own).start()
     for transport in ("udp", "tcp"):
         assert node.is_dropped("127.0.1.5", transport)
         assert node.passes("127.0.2.1", transport)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from apiban.trial.kamailio import CONFIGURATION
 
-from tests.support.node import NodeUnderTest
+from tests.support.node import NodeUnderTest, wait_for
 
 pytestmark = pytest.mark.kamailio
 
@@ -119,4 +119,4 @@ def test_mapped_ipv4_on_a_dual_stack_socket(
         assert "::ffff:" in node.events("first-drop")[-1]
         before = node.board.total()
         node.ask(GOOD4, timeout=0.3)
-        assert node.board.total().passed == before.passed + 1
+        wait_for(lambda: node.board.total().passed == before.passed + 1, "the count")

@@ -30,7 +30,8 @@ def shared() -> Iterator[Path]:
     folder.chmod(0o755)
     shutil.copytree(SCRIPT.parent / "apiban", folder / "kemi" / "apiban")
     shutil.copy(SCRIPT, folder / "kemi" / SCRIPT.name)
-    shutil.copy(CONFIGURATION, folder / "kamailio.cfg")
+    for configuration in CONFIGURATION.parent.glob("*.cfg"):
+        shutil.copy(configuration, folder)
     installed = Path(cachetools.__file__).parents[1]
     there = folder / ".venv" / installed.relative_to(installed.parents[2])
     for name in LIBRARIES:

@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the total and each SIP worker's counts; give the exit status."""
+    """Print the total, the front's and each SIP worker's counts; give the exit status."""
     parser = argparse.ArgumentParser(
         prog="counters", description="Print what each SIP worker dropped and passed, as JSON."
     )
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = {
         "generation": board.generation,
         "total": asdict(board.total()),
+        "front": asdict(board.front()),
         "workers": [asdict(slot) for slot in board.slots() if slot.rank > 0],
     }
     sys.stdout.write(json.dumps(report, indent=2) + "\n")

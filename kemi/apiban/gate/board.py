@@ -37,6 +37,7 @@ SETTINGS: Final = 2
 CHANGES: Final = 5  # grows with either: the one word that the hot path looks at
 _AT_KEEPER: Final = 6  # who has the list in memory: process id, and the number of its open file
 _AT_HANDLE: Final = 7
+FRONT: Final = 8  # not 0 once a worker put a verdict in front (front.py)
 _AT_STARTED: Final = 3
 _AT_SAID: Final = 4
 
@@ -181,7 +182,8 @@ class Board:
     def slot_at(rank: int) -> int:
         """Give the index of the first word of a process's slot.
 
-        SIP workers have ranks from 1; main and the timers share slot 0, and see no packet.
+        SIP workers have ranks from 1; main and the timers share slot 0, and see no packet: there
+        the front's counts stand.
         """
         return _HEAD + _MET + min(max(rank, 0), _SLOTS - 1) * _SLOT
 
@@ -211,6 +213,10 @@ class Board:
                     )
                 )
         return found
+
+    def front(self) -> Counts:
+        """Give what native code dropped and passed for the workers, without asking Python."""
+        return self._counts(self.slot_at(0))
 
     def total(self) -> Counts:
         """Sum over all processes."""

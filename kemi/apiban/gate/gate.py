@@ -5,7 +5,7 @@ guard reads it directly, since under a flood one call more would be a tenth of t
 source that is not in it goes through ``is_banned``: one bisect in the mapped snapshot.
 
 The cache may not outlive a ban: it is cleared when a new snapshot comes, and takes no source whose
-ban ends within its own time to live.
+ban ends within its own time to live and that of the front, which is filled from it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 
 from cachetools import TTLCache
 
+from apiban.gate.front import FRONT_SECONDS
 from apiban.settings.model import Mode
 from apiban.snapshot import Snapshot
 
@@ -61,6 +62,6 @@ class Gate:
         left = expires - self._now()
         if left <= 0:
             return False
-        if left > CACHED_SECONDS:
+        if left > CACHED_SECONDS + FRONT_SECONDS:
             self.listed[source] = True
         return True

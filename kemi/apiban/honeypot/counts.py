@@ -8,7 +8,7 @@ from typing import Final
 from apiban.gate.board import FAULTS, Board
 
 __all__ = ["ANSWERS", "NOT_KEPT", "SIGHTINGS", "SILENT", "UNPROVEN", "UNWRITTEN"]
-__all__ += ["Counts", "reported", "set_reported", "total"]
+__all__ += ["Counts", "last_report", "reported", "set_last_report", "set_reported", "total"]
 
 # Words of a slot: messages of each kind, and answers sent.
 SIGHTINGS: Final = 8  # messages that were queued
@@ -18,6 +18,7 @@ ANSWERS: Final = 11
 SILENT: Final = 12  # messages left without an answer, by a bound
 UNWRITTEN: Final = 13  # sightings that could not be queued, and got no answer
 _REPORTED: Final = 14  # in slot 0: how many "not kept" the feed knows of
+_LAST_REPORT: Final = 15  # in slot 0: when the feed last settled a report, in seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +55,13 @@ def reported(board: Board) -> int:
 def set_reported(board: Board, number: int) -> None:
     """Note how many "not kept" were reported so far."""
     board.words[Board.slot_at(0) + _REPORTED] = number
+
+
+def last_report(board: Board) -> int:
+    """Give when the feed last settled a report, in seconds since 1970; 0 for not yet."""
+    return board.words[Board.slot_at(0) + _LAST_REPORT]
+
+
+def set_last_report(board: Board, now: float) -> None:
+    """Note that the feed settled a report just now."""
+    board.words[Board.slot_at(0) + _LAST_REPORT] = int(now)

@@ -13,6 +13,7 @@ from apiban.errors import BoardError, SettingsError, StoreError
 from apiban.gate import Board
 from apiban.honeypot.answers import Answers
 from apiban.honeypot.counts import total
+from apiban.honeypot.metrics import HoneypotMetrics
 from apiban.honeypot.nonce import Nonces, load_secret
 from apiban.honeypot.process import QUEUE
 from apiban.honeypot.queue import Queue
@@ -33,11 +34,13 @@ __all__ = ["HoneypotNode"]
 
 # What Kamailio's own parts without a module may log once it runs: nothing below "critical".
 _QUIET: Final = '{"jsonrpc": "2.0", "id": 1, "method": "dbg.set_mod_level", "params": ["core", -2]}'
+# The port that Prometheus asks at: only kamailio/apiban-metrics.cfg defines it.
+_METRICS_PORT: Final = "$def(APIBAN_METRICS_PORT)"
 _SECRET: Final = "nonce.secret"  # noqa: S105 - a file's name
 
 
 class HoneypotNode:
-    """The trap, and the keeper of the reporter.
+    """The trap, the keeper of the reporter, and the metrics.
 
     ``previous`` is the node that ``app_python.reload`` replaces in this process: its shared memory
     is taken over.
@@ -81,6 +84,7 @@ class HoneypotNode:
             queue=settings.state / QUEUE,
             clock=self._clock,
             log=self.log,
+            metrics_port=self._metrics_port(),
         )
         if previous is None:
             self._make_queue()
@@ -93,6 +97,14 @@ class HoneypotNode:
             print_line=self._print,
             ended="report-ended",
             output="report-output",
+        )
+        self.metrics = HoneypotMetrics(
+            ksr,
+            board=self.board,
+            clock=self._clock,
+            queue=settings.state / QUEUE,
+            reporter_runs=lambda: self.keeper.pid is not None,
+            previous=getattr(previous, "metrics", None),  # code of an earlier version has none
         )
         if previous is not None:
             previous.keeper.stop()  # only the rtimer process has a child to stop
@@ -119,6 +131,7 @@ class HoneypotNode:
             self._quiet = True
             self._ksr.jsonrpcs.exec(_QUIET)
         self.keeper.tick()
+        self.metrics.tick()
         now = self._clock.uptime()
         if now >= self._summary_from:
             self._summary_from = now + self.settings.log_interval
@@ -149,6 +162,13 @@ class HoneypotNode:
             )
 
     # What is made before the fork --------------------------------------------------------------
+
+    def _metrics_port(self) -> int:
+        """Give the port of the metrics; 0 when they are not served."""
+        if not hasattr(self._ksr, "xhttp_prom"):
+            return 0
+        port = str(self._ksr.pv.get(_METRICS_PORT))
+        return int(port) if port.isascii() and port.isdecimal() else 0
 
     def _take_board(self, previous: HoneypotNode | None) -> Board:
         if previous is not None:

@@ -29,10 +29,15 @@ from apiban.errors import QueueBusy, StoreError
 from apiban.honeypot.records import Sighting, Unproven
 from apiban.sqlite import errors, transaction
 
-__all__ = ["MOST_OF_NETWORK", "MOST_USERS", "Queue"]
+__all__ = ["MOST_OF_NETWORK", "MOST_USERS", "ROWS", "Queue"]
 
 MOST_USERS: Final = 20
 MOST_OF_NETWORK: Final = 64
+# How many rows there are, by the ends: rows come at the one, and go at the other, without a gap.
+ROWS: Final = """
+    SELECT coalesce(1 + (SELECT max(sequence) FROM sighting)
+        - (SELECT min(sequence) FROM sighting), 0)
+"""
 _MOST_MESSAGES: Final = 1_000_000
 _LARGEST_LOG: Final = 4 << 20  # bytes: then its space is given back
 _TRIM_WAIT: Final = 0.1
@@ -294,11 +299,8 @@ class Queue:
     # Inside ------------------------------------------------------------------------------------
 
     def _rows(self) -> int:
-        """Count by the ends: rows come at the one, and go at the other, without a gap."""
-        first, last = self._db.execute(
-            "SELECT (SELECT min(sequence) FROM sighting), (SELECT max(sequence) FROM sighting)"
-        ).fetchone()
-        return 0 if first is None else int(last - first + 1)
+        (rows,) = self._db.execute(ROWS).fetchone()
+        return int(rows)
 
     def _is_crowded(self, network: str) -> bool:
         (rows,) = self._db.execute(

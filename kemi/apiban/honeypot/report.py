@@ -16,7 +16,7 @@ from apiban.clock import Clock
 from apiban.errors import FeedError, FeedInvalid, FeedOutage, FeedRateLimited, FeedUnauthorized
 from apiban.feed.client import HttpRequest, HttpResponse, Transport
 from apiban.gate import Board
-from apiban.honeypot.counts import reported, set_reported, total
+from apiban.honeypot.counts import reported, set_last_report, set_reported, total
 from apiban.honeypot.queue import Queue
 from apiban.honeypot.records import Sighting, Unproven
 from apiban.honeypot.settings import ReportSettings
@@ -163,6 +163,7 @@ class Reporter:
             batch = ()
         self._queue.settle(batch, unproven)
         set_reported(self._board, reported(self._board) + not_kept)
+        set_last_report(self._board, self._clock.now())
         self._pauses.success()
         now = self._clock.uptime()
         if unproven or not_kept:

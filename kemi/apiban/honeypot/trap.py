@@ -55,8 +55,11 @@ class Trap:
         queue: Path,
         clock: Clock,
         log: Log,
+        metrics_port: int = 0,
     ) -> None:
+        """Take the process's parts; at ``metrics_port`` HTTP goes on to Kamailio, 0 is nowhere."""
         self._ksr = ksr
+        self._metrics_port = metrics_port
         self._settings = settings
         self._board = board
         self._answers = answers
@@ -117,9 +120,10 @@ class Trap:
 
     def _takes(self) -> bool:
         """Read the message; tell whether it goes on. What is no whole request is recorded only."""
-        request = read_request(self._message())
+        message = self._message()
+        request = read_request(message)
         if request is None:
-            return False
+            return self._is_scrape(message)
         caller = self._caller()
         if request.whole:
             self._pending = request, caller
@@ -128,6 +132,14 @@ class Trap:
         else:
             self._note(request, caller)
         return request.whole
+
+    def _is_scrape(self, message: bytes) -> bool:
+        """Tell whether it is for the metrics: what exactly it asks for is Kamailio's to judge."""
+        if not self._metrics_port or not message.startswith(b"GET "):
+            return False
+        get = self._ksr.pv.get
+        connected = str(get("$rcv(sproto)")).lower() in _CONNECTED
+        return connected and get("$rcv(rcvport)") == self._metrics_port
 
     def _handle(self, request: Request, caller: Caller) -> None:
         if request.method == "ACK":

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from apiban.address import pack
 from apiban.clock import Clock
 from apiban.errors import ApibanError
-from apiban.gate import Board, Gate
+from apiban.gate import Board, Front, Gate
 from apiban.gate.board import CHANGES, DROPPED, FAULTS, PASSED, SETTINGS, WOULD_DROP
 from apiban.log import Log, where
 from apiban.settings.model import LogSettings, Mode
@@ -35,6 +35,9 @@ PASS: Final = 1
 DROP: Final = 2
 
 _FAULT_EVERY: Final = 60.0
+# How the source is named before a message is parsed, and after.
+_EARLY: Final = "$rcv(srcip)"
+_REQUEST: Final = "$si"
 _TRANSPORTS: Final = {1: "udp", 2: "tcp", 3: "tls", 4: "sctp", 5: "ws", 6: "wss"}
 
 
@@ -42,10 +45,13 @@ class Guard:
     """Judges sources for one process.
 
     ``verdict()`` gives DROP or PASS for the message at hand in the pre-parse hook;
-    ``pre_parse(msg)`` is the same as a KEMI callback, and drops by itself; ``request_verdict()``
-    is for the top of ``request_route``, where Kamailio names the source otherwise.
+    ``received(msg, source)`` is the same for a native route that has the front before it, and puts
+    its verdicts there; ``pre_parse(msg)`` is the same as a KEMI callback, and drops by itself;
+    ``request_verdict()`` is for the top of ``request_route``, where Kamailio names the source
+    otherwise.
     """
 
+    received: Callable[..., int]
     verdict: Callable[..., int]
     request_verdict: Callable[..., int]
     pre_parse: Callable[..., int]
@@ -56,6 +62,7 @@ class Guard:
         *,
         board: Board,
         gate: Gate,
+        front: Front,
         clock: Clock,
         log: Log,
         log_settings: LogSettings,
@@ -70,6 +77,7 @@ class Guard:
         self._ksr = ksr
         self._board = board
         self._gate = gate
+        self._front = front
         self._clock = clock
         self._log = log
         self.log_settings = log_settings
@@ -102,8 +110,9 @@ class Guard:
 
     def _build(self) -> None:
         """Bind the hot path to the slot and the mode as they are now."""
-        self.verdict = self._closure("$rcv(srcip)")
-        self.request_verdict = self._closure("$si")
+        self.verdict = self._closure(_EARLY)
+        self.received = self._asked(self.verdict)
+        self.request_verdict = self._closure(_REQUEST)
         self.pre_parse = self._callback(self.verdict)
 
     def _closure(self, variable: str) -> Callable[..., int]:
@@ -132,6 +141,37 @@ class Guard:
                 return PASS
 
         return verdict
+
+    def _asked(self, verdict: Callable[..., int]) -> Callable[..., int]:
+        """Build ``received``: what the front does not know comes here, so it is less hot."""
+        words, gate, front = self._board.words, self._gate, self._front
+        judge, refresh, count_fault = self._judge, self._refresh, self._count_fault_safely
+        seen = self._seen
+        hit, on_hit = self._on_hit()
+
+        def received(_msg: object = None, source: str = "", *_: object) -> int:
+            nonlocal seen, hit, on_hit
+            if not source:  # a route without the front gives no argument
+                return verdict()
+            result = PASS
+            try:
+                if words[CHANGES] != seen:
+                    seen = words[CHANGES]
+                    hit, on_hit = refresh()
+                if source in gate.listed:
+                    words[hit] += 1
+                    result = on_hit
+                    known = True
+                else:
+                    result = judge(source, _EARLY)
+                    known = result == PASS and front.has_met(source)
+                if known and gate.mode is Mode.ENFORCE:  # the others count what they let through
+                    front.put(source, result, changes=seen)
+            except Exception as error:  # noqa: BLE001 - a fault of ours lets calls through
+                count_fault(error)
+            return result
+
+        return received
 
     def _callback(self, verdict: Callable[..., int]) -> Callable[..., int]:
         drop = self._ksr.set_drop
@@ -169,7 +209,7 @@ class Guard:
         try:
             if not self._claim(source):
                 return
-            if variable == "$si":
+            if variable == _REQUEST:
                 transport, port, message = self._get("$proto"), self._get("$sp"), self._get("$mb")
             else:
                 number = self._get("$rcv(proto)")

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Final
 from apiban import __version__
 from apiban.clock import Clock, SystemClock
 from apiban.errors import BoardError, SnapshotError
-from apiban.gate import Board, Gate
+from apiban.gate import Board, Front, Gate, Sweeper
 from apiban.gate.board import SETTINGS
 from apiban.kemi.edge import Edge
 from apiban.kemi.folders import Folders
 from apiban.kemi.guard import Guard
 from apiban.kemi.keeper import Keeper, child_command, child_environ
+from apiban.kemi.metrics import Metrics
 from apiban.log import EVENTS, Level, line
 from apiban.settings import Settings, load_settings, settings_path
 from apiban.snapshot import Snapshot, load_snapshot, map_snapshot, share_snapshot
@@ -33,7 +34,7 @@ _COMPILE_TIMEOUT: Final = 30.0
 
 
 class Node:
-    """The guard, the edge and the keeper of one node.
+    """The guard, the edge, the keeper and the metrics of one node.
 
     ``previous`` is the node that ``app_python.reload`` replaces in this process: its shared
     memory and its list are taken over, so that nothing is unprotected in between.
@@ -65,12 +66,14 @@ class Node:
             ksr,
             board=self.board,
             gate=self.gate,
+            front=Front(ksr, self.board, uptime=self._clock.uptime),
             clock=self._clock,
             log=self.log,
             log_settings=self.settings.log,
             load=self._load,
             settings_changed=self._read_settings,
         )
+        self._sweeper = Sweeper(ksr, self.board)
         self.edge = Edge(ksr, self.guard, self.settings.edge, self.log)
         self.keeper = Keeper(
             command=child_command("apiban.sync"),
@@ -80,6 +83,15 @@ class Node:
             log=self.log,
             print_line=self._print,
             summary_every=self.settings.log.interval,
+        )
+        self.metrics = Metrics(
+            ksr,
+            board=self.board,
+            clock=self._clock,
+            settings=lambda: self.settings,
+            load=self._load,
+            sync_runs=lambda: self.keeper.pid is not None,
+            previous=getattr(previous, "metrics", None),  # code of an earlier version has none
         )
         if previous is not None:
             previous.keeper.stop()  # only the rtimer process has a child to stop
@@ -104,7 +116,9 @@ class Node:
             self._settings_seen = self.board.words[SETTINGS]
             self._read_settings()
             self.keeper.summary_every = self.settings.log.interval
+        self._sweeper.tick()
         self.keeper.tick()
+        self.metrics.tick()
 
     def log(self, event: str, **fields: object) -> None:
         """Write a line to Kamailio's log."""

@@ -191,6 +191,7 @@ class _Flood:
             options_succeeded=sum(result.calls_succeeded for result in asked),
             cpu_seconds=cpu,
             cpu_drops=cpu_drops,
+            front_dropped=self._board.front().dropped,
             workers=tuple(
                 (slot.rank, slot.counts.dropped) for slot in self._board.slots() if slot.rank
             ),

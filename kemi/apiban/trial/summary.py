@@ -22,7 +22,8 @@ class Summary:
     options_succeeded: int
     cpu_seconds: float  # of the SIP workers, while only the flood ran
     cpu_drops: int  # the drops of that time
-    workers: tuple[tuple[int, int], ...]  # rank and drops of each SIP worker
+    front_dropped: int  # by native code, for sources that were dropped lately
+    workers: tuple[tuple[int, int], ...]  # rank and drops by Python of each SIP worker
 
     def table(self) -> str:
         """Give the table, ready to print."""
@@ -38,7 +39,8 @@ class Summary:
             ("good OPTIONS tried", str(self.options_tried)),
             ("  succeeded", str(self.options_succeeded)),
             ("CPU microseconds a drop (SIP workers, -x tlsf)", cost),
-            ("drops of each worker (rank:drops)", self._workers()),
+            ("drops by the front, without Python", str(self.front_dropped)),
+            ("drops by Python in each worker (rank:drops)", self._workers()),
         )
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"  {name:<{width}}  {value:>8}" for name, value in rows)

@@ -1,5 +1,6 @@
 import pytest
 from apiban.gate import Gate
+from apiban.gate.front import FRONT_SECONDS
 from apiban.gate.gate import CACHED_SECONDS
 from apiban.settings import Mode
 from apiban.snapshot import Snapshot
@@ -53,12 +54,16 @@ def test_ban_ends_at_its_second(gate: Gate, clock: ManualClock) -> None:
 
 @pytest.mark.parametrize(
     ("left", "cached"),
-    [(1, False), (CACHED_SECONDS, False), (CACHED_SECONDS + 1, True)],
+    [
+        (1, False),
+        (CACHED_SECONDS + FRONT_SECONDS, False),
+        (CACHED_SECONDS + FRONT_SECONDS + 1, True),
+    ],
 )
 def test_ban_that_ends_sooner_than_the_cache_is_not_cached(
     gate: Gate, left: float, *, cached: bool
 ) -> None:
-    """The cache cannot outlive a ban."""
+    """The cache, and the front that is filled from it, cannot outlive a ban."""
     gate.use(_snapshot("192.0.2.1", expires=NOW + int(left)))
     assert gate.is_banned("192.0.2.1")
     assert ("192.0.2.1" in gate.listed) is cached

@@ -12,7 +12,7 @@ import pytest
 from apiban.errors import FeedOutage
 from apiban.feed.client import HttpRequest, HttpResponse
 from apiban.gate import Board
-from apiban.honeypot.counts import NOT_KEPT
+from apiban.honeypot.counts import NOT_KEPT, last_report
 from apiban.honeypot.queue import Queue
 from apiban.honeypot.report import Reporter
 from apiban.honeypot.settings import ReportSettings
@@ -368,3 +368,14 @@ def test_lost_answer_is_no_sign_of_a_restored_copy(world: World) -> None:
     assert feed.taken == ["10.3.0.0", "10.3.0.1"]
     assert world.queue.identity == identity
     assert world.queue.rows() == 0
+
+
+def test_last_report_is_noted(world: World) -> None:
+    """The time of the last one that the feed settled; one that failed is none."""
+    world.add()
+    world.answer = status(500)
+    world.tick()
+    assert last_report(world.board) == 0
+    world.answer = settled
+    world.tick(400)
+    assert last_report(world.board) == 1_800_000_400

@@ -37,7 +37,9 @@ def _closed() -> Iterator[None]:
 class Worker:
     """One worker's trap."""
 
-    def __init__(self, folder: Path, clock: Clock | None = None, **changes: Any) -> None:
+    def __init__(
+        self, folder: Path, clock: Clock | None = None, metrics_port: int = 0, **changes: Any
+    ) -> None:
         self.ksr = FakeKsr("5.6")
         self.clock = ManualClock()
         self.log = MemoryLog()
@@ -53,6 +55,7 @@ class Worker:
             queue=self.settings.state / QUEUE,
             clock=self.clock,
             log=self.log,
+            metrics_port=metrics_port,
         )
         MADE.append(self.trap)
         self.trap.sign_in(1, 4711)
@@ -347,3 +350,51 @@ def test_one_network_keeps_no_others_out(worker: Worker) -> None:
     assert worker.send(request("OPTIONS"), transport="tcp") == [200]
     assert total(worker.board).unwritten == 5
     assert "queue-full" not in worker.log.names()
+
+
+# The metrics -----------------------------------------------------------------------------------
+
+SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+def goes_on(worker: Worker, data: bytes, port: int, transport: str) -> bool:
+    """Tell whether Kamailio goes on with a message that came to a port."""
+    worker.ksr.variables = {
+        "$rcv(buf)": data,
+        "$rcv(srcip)": "192.0.2.1",
+        "$rcv(srcport)": 4000,
+        "$rcv(sproto)": transport,
+        "$rcv(rcvip)": "192.0.2.9",
+        "$rcv(rcvport)": port,
+    }
+    dropped = worker.ksr.dropped
+    worker.trap.received()
+    return worker.ksr.dropped == dropped
+
+
+@pytest.mark.parametrize(
+    ("data", "port", "transport", "expected"),
+    [
+        (SCRAPE, 9494, "tcp", True),
+        (SCRAPE, 9494, "tls", True),
+        (SCRAPE, 9494, "udp", False),
+        (SCRAPE, 5060, "tcp", False),
+        (SCRAPE.replace(b"GET", b"POST"), 9494, "tcp", False),
+        (b"junk that is nothing\r\n\r\n", 9494, "tcp", False),
+    ],
+)
+def test_scrape_alone_goes_on(
+    tmp_path: Path, data: bytes, port: int, transport: str, *, expected: bool
+) -> None:
+    """At the port of the metrics; it is no sighting, and no request to answer."""
+    worker = Worker(tmp_path, metrics_port=9494)
+    assert goes_on(worker, data, port, transport) == expected
+    worker.trap.request_route()
+    assert worker.ksr.calls_of("sl.send_reply") == []
+    assert (total(worker.board).sightings, total(worker.board).unproven) == (0, 0)
+
+
+def test_without_metrics_no_scrape_goes_on(worker: Worker) -> None:
+    """At no port."""
+    assert not goes_on(worker, SCRAPE, 0, "tcp")
+    assert not goes_on(worker, SCRAPE, 9494, "tcp")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from apiban.errors import SnapshotError
-from apiban.gate import Board, Gate
+from apiban.gate import Board, Front, Gate
 from apiban.kemi import Guard
 from apiban.settings import Mode
 from apiban.settings.model import LogSettings
@@ -53,6 +53,7 @@ class Worker:
             self.ksr,
             board=self.board,
             gate=self.gate,
+            front=Front(self.ksr, self.board, uptime=self.clock.uptime),
             clock=self.clock,
             log=self.log,
             log_settings=LogSettings(interval=60.0, first_drops=first_drops),

@@ -1,0 +1,126 @@
+"""The front in a real Kamailio: native code answers, and nothing goes by an old list."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from apiban.gate.board import Counts
+
+from tests.integration.test_native import configuration
+from tests.support.node import NodeUnderTest, wait_for
+from tests.support.sip import Sender
+
+pytestmark = pytest.mark.kamailio
+
+LISTED, OTHER, GOOD = "127.0.1.5", "127.0.1.6", "127.0.2.1"
+
+
+def flood(node: NodeUnderTest, source: str, packets: int) -> Counts:
+    """Send packets without losing one; give what became of them, once all are counted."""
+    before = node.board.total()
+    with Sender(source, node.target) as sender:
+        for sent in range(packets):
+            sender.send()
+            if sent % 50 == 49:
+                wait_for(lambda n=sent: handled(node) - handled_of(before) > n - 50, "the workers")
+    wait_for(lambda: handled(node) - handled_of(before) == packets, "every packet's count")
+    return node.board.total() - before
+
+
+def handled(node: NodeUnderTest) -> int:
+    """Give how many messages were judged so far."""
+    return handled_of(node.board.total())
+
+
+def handled_of(counts: Counts) -> int:
+    """Sum over the verdicts."""
+    return counts.dropped + counts.passed + counts.would_drop
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_flood_is_dropped_without_python_and_counted(
+    make_node: Callable[..., NodeUnderTest], tmp_path: Path, *, native: bool
+) -> None:
+    """From KEMI and native configurations: the workers see a few packets, the front the rest."""
+    options = {}
+    if native:
+        options = {"configuration": configuration(tmp_path, before="#!define APIBAN_WITH_FRONT")}
+    node = make_node((LISTED,), **options).start()
+    counts = flood(node, LISTED, 1000)
+    assert (counts.dropped, counts.passed, counts.faults) == (1000, 0, 0)
+    assert node.board.front().dropped > 900
+    assert node.kamailio.rpc("htable.get", "apiban_front", LISTED).count("value: 2") == 1
+    assert node.passes(GOOD)
+    with Sender(LISTED, node.target) as sender:
+        assert sender.ask(timeout=0.3) == b""
+
+
+def test_good_source_passes_without_python(node: NodeUnderTest) -> None:
+    """Its packets are served and counted."""
+    before = node.board.total()
+    for _ in range(20):
+        assert node.passes(GOOD)
+    # The upstream's replies pass too, two of them at the most by Python in each worker.
+    wait_for(lambda: (node.board.total() - before).passed == 40, "all counts")
+    assert node.board.front().passed > 20
+
+
+def test_delisted_under_its_flood(make_node: Callable[..., NodeUnderTest]) -> None:
+    """An allowed source is answered within a second of the publication, though it never pauses."""
+    node = make_node((LISTED, OTHER)).start()
+    flood(node, LISTED, 100)
+    published = len(node.events("published"))
+    node.write_settings(allow__networks=[LISTED])
+    with Sender(LISTED, node.target) as sender:
+        give_up = time.monotonic() + 10
+        while len(node.events("published")) == published:
+            sender.send()
+            assert time.monotonic() < give_up
+        assert wait_for(lambda: sender.ask(timeout=0.05), "an answer") < 1
+    assert node.is_dropped(OTHER)
+
+
+def test_listed_while_it_is_in_front(make_node: Callable[..., NodeUnderTest]) -> None:
+    """A source that native code passes is dropped within a second of the publication."""
+    node = make_node((OTHER,)).start()
+    for _ in range(5):
+        assert node.passes(GOOD)
+    published = len(node.events("published"))
+    node.api.feed.add(GOOD)
+    with Sender(GOOD, node.target) as sender:
+        give_up = time.monotonic() + 10
+        while len(node.events("published")) == published:
+            sender.ask(timeout=0.2)
+            assert time.monotonic() < give_up
+        assert wait_for(lambda: not sender.ask(timeout=0.2), "silence") < 1
+
+
+def test_modes_apply_to_what_is_in_front(node: NodeUnderTest) -> None:
+    """Shadow lets a flooding source through and counts it; enforce drops it again."""
+    flood(node, LISTED, 100)
+    node.write_settings(mode="shadow")
+    wait_for(lambda: node.passes(LISTED), "an answer in mode shadow", 4)
+    # From now on nothing is in front: every packet counts as one that would have been dropped.
+    before = node.board.total()
+    for _ in range(20):
+        assert node.passes(LISTED)
+    counts = node.board.total() - before
+    assert (counts.dropped, counts.would_drop) == (0, 20)
+    node.write_settings(mode="enforce")
+    wait_for(lambda: node.is_dropped(LISTED), "silence in mode enforce", 4)
+
+
+def test_reload_and_restart(node: NodeUnderTest) -> None:
+    """After a reload the counts go on; after a restart the front is empty, and fills again."""
+    flood(node, LISTED, 200)
+    front = node.board.front().dropped
+    node.kamailio.rpc("app_python.reload")
+    flood(node, LISTED, 200)
+    assert node.board.front().dropped > front + 150
+    node.restart()
+    assert node.board.total().dropped == 0
+    assert flood(node, LISTED, 200).dropped == 200
+    assert node.board.front().dropped > 150

@@ -1,0 +1,98 @@
+"""The guard behind the front: what it lets native code answer for."""
+
+from __future__ import annotations
+
+import pytest
+from apiban.gate.board import FRONT
+from apiban.kemi import DROP, PASS
+from apiban.settings import Mode
+
+from tests.unit.kemi.parts import LISTED, UNLISTED, Worker, packet
+
+
+def received(worker: Worker, source: str, times: int = 1) -> list[int]:
+    """Let messages come by way of a route that has the front."""
+    worker.ksr.variables = packet(source)
+    return [worker.guard.received(None, source) for _ in range(times)]
+
+
+def put(worker: Worker) -> list[tuple[object, ...]]:
+    """Give what the worker put in front: source and verdict."""
+    return [args[1:] for args in worker.ksr.calls_of("htable.sht_seti")]
+
+
+def test_second_packet_puts_the_verdict_in_front() -> None:
+    """For a listed source and for another; each packet is counted once."""
+    worker = Worker(LISTED)
+    assert received(worker, LISTED) == [DROP]
+    assert received(worker, UNLISTED) == [PASS]
+    assert put(worker) == []
+    assert received(worker, LISTED) == [DROP]
+    assert received(worker, UNLISTED) == [PASS]
+    assert put(worker) == [(LISTED, DROP), (UNLISTED, PASS)]
+    assert worker.counts == (2, 0, 2, 0)
+    assert worker.board.words[FRONT]
+
+
+def test_first_drop_is_said_from_what_native_code_gives() -> None:
+    """The line has all that it has without the front."""
+    worker = Worker(LISTED)
+    received(worker, LISTED)
+    (said,) = worker.log.fields("first-drop")
+    assert (said["source"], said["transport"], said["port"]) == (LISTED, "udp", 5062)
+
+
+@pytest.mark.parametrize("mode", [Mode.SHADOW, Mode.OFF])
+def test_other_modes_put_nothing_in_front(mode: Mode) -> None:
+    """They drop nothing, and shadow counts each packet."""
+    worker = Worker(LISTED, mode=mode)
+    assert received(worker, LISTED, 5) == received(worker, UNLISTED, 5) == [PASS] * 5
+    assert put(worker) == []
+    would_drop = 5 if mode is Mode.SHADOW else 0
+    assert worker.counts == (0, would_drop, 10 - would_drop, 0)
+
+
+def test_route_without_the_front_gives_no_source() -> None:
+    """Then the guard asks for it, and puts nothing anywhere."""
+    worker = Worker(LISTED)
+    worker.ksr.variables = packet(LISTED)
+    assert [worker.guard.received() for _ in range(3)] == [DROP] * 3
+    assert put(worker) == []
+
+
+@pytest.mark.parametrize("source", [LISTED, UNLISTED])
+def test_fault_of_the_front_changes_no_verdict(source: str) -> None:
+    """It is counted, and the packet is dropped or passed as it would have been."""
+    worker = Worker(LISTED)
+
+    def fails(*_: object) -> int:
+        raise RuntimeError("no such table")
+
+    worker.ksr.on("htable.sht_seti", fails)
+    assert received(worker, source, 3) == [DROP if source == LISTED else PASS] * 3
+    assert worker.counts[3] > 0
+
+
+def test_new_list_is_in_force_with_the_next_message() -> None:
+    """What reaches Python is judged by the list of now, whatever was put in front."""
+    worker = Worker(LISTED)
+    received(worker, LISTED, 2)
+    received(worker, UNLISTED, 2)
+    worker.publish(UNLISTED)
+    assert received(worker, LISTED) == [PASS]
+    assert received(worker, UNLISTED) == [DROP]
+
+
+def test_list_that_changes_between_verdict_and_front() -> None:
+    """The verdict is taken out again: the rtimer process may have emptied the table before it."""
+    worker = Worker(LISTED)
+    received(worker, LISTED)
+
+    def slow(*_: object) -> int:
+        worker.publish()
+        return 1
+
+    worker.ksr.on("htable.sht_seti", slow)
+    assert received(worker, LISTED) == [DROP]
+    assert worker.ksr.calls_of("htable.sht_rm") == [("apiban_front", LISTED)]
+    assert received(worker, LISTED) == [PASS]
