@@ -3,10 +3,12 @@
 In the machine's own byte order (the file never leaves it), columns aligned to 8 bytes::
 
     header   64 bytes: magic, format, mode, generation, created, counts, checksums (see _HEADER)
-    IPv4     first[n4] u32, last[n4] u32, expires[n4] u32
+    IPv4     index[65537] u32, first[n4] u32, last[n4] u32, expires[n4] u32
     IPv6     first_high[n6] u64, first_low[n6] u64, last_high, last_low u64, expires[n6] u32
 
-``expires`` is in seconds since 1970; an entry is alive while ``now < expires``. The publisher
+``index[b]`` tells how many IPv4 ranges begin below the block b.b.0.0/16: the look-up bisects within
+one block, so that it is nearly flat in the list's size. ``expires`` is in seconds since 1970; an
+entry is alive while ``now < expires``. The publisher
 verifies the checksum of the whole file; a reader that maps it checks the header and the size
 alone, so that a new list never makes a packet wait.
 """
@@ -32,10 +34,11 @@ FOREVER: Final = 0xFFFFFFFF
 _Code = Literal["I", "Q"]
 
 _MAGIC: Final = b"APIBANSN"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 # magic, format, mode, generation, created, IPv4 count, IPv6 count, body's CRC, spare, header's CRC
 _HEADER: Final = struct.Struct("=8sIIQQIIIxxxx12xI")
 _LOW: Final = (1 << 64) - 1
+_BLOCKS: Final = 1 << 16
 
 
 def _padded(column: bytes) -> bytes:
@@ -50,9 +53,11 @@ def encode_snapshot(
     *, generation: int, created: float, mode: Mode, ipv4: Ranges, ipv6: Ranges
 ) -> bytes:
     """Give the file's bytes for sorted, disjoint ranges of either family."""
+    first4 = array("I", (first for first, _, _ in ipv4))
     body = b"".join(
         (
-            _column("I", (first for first, _, _ in ipv4)),
+            _column("I", _index(first4)),
+            _column("I", first4),
             _column("I", (last for _, last, _ in ipv4)),
             _column("I", (expires for _, _, expires in ipv4)),
             _column("Q", (first >> 64 for first, _, _ in ipv6)),
@@ -65,6 +70,17 @@ def encode_snapshot(
     fields = (_MAGIC, _FORMAT, mode, generation, int(created), len(ipv4), len(ipv6))
     unsigned = _HEADER.pack(*fields, zlib.crc32(body), 0)
     return _HEADER.pack(*fields, zlib.crc32(body), zlib.crc32(unsigned[:-4])) + body
+
+
+def _index(first4: array[int]) -> array[int]:
+    """Count for each block the ranges that begin below it, and at last all of them."""
+    index = array("I")
+    for at, first in enumerate(first4):
+        missing = (first >> 16) + 1 - len(index)
+        if missing > 0:
+            index.extend(array("I", [at]) * missing)
+    index.extend(array("I", [len(first4)]) * (_BLOCKS + 1 - len(index)))
+    return index
 
 
 class Snapshot:
@@ -82,6 +98,7 @@ class Snapshot:
         "_expires6",
         "_first4",
         "_high6",
+        "_index4",
         "_last4",
         "_last_high6",
         "_last_low6",
@@ -110,9 +127,11 @@ class Snapshot:
         self.created: int = created
         self._crc: int = crc
         self._body = buffer[_HEADER.size :]
-        if len(self._body) != 3 * _aligned(4 * n4) + 4 * 8 * n6 + _aligned(4 * n6):
+        sizes = (4 * (_BLOCKS + 1), *3 * (4 * n4,), *4 * (8 * n6,), 4 * n6)
+        if len(self._body) != sum(map(_aligned, sizes)):
             raise SnapshotError("the snapshot is cut short, or longer than its header says")
         columns = _Columns(self._body)
+        self._index4 = columns.take("I", _BLOCKS + 1)
         self._first4 = columns.take("I", n4)
         self._last4 = columns.take("I", n4)
         self._expires4 = columns.take("I", n4)
@@ -152,7 +171,8 @@ class Snapshot:
             return 0
         if len(raw) == 4:
             number = int.from_bytes(raw, "big")
-            at = bisect_right(self._first4, number) - 1
+            block, index = number >> 16, self._index4
+            at = bisect_right(self._first4, number, index[block], index[block + 1]) - 1
             return self._expires4[at] if at >= 0 and number <= self._last4[at] else 0
         high, low = int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:], "big")
         at = self._before6(high, low)

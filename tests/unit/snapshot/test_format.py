@@ -164,7 +164,7 @@ def _signed(content: bytes, at: int, word: bytes) -> bytes:
     ("at", "word", "said"),
     [
         pytest.param(0, b"OTHERMAG", "not a snapshot", id="magic"),
-        pytest.param(8, struct.pack("=I", 2), "format 2", id="format"),
+        pytest.param(8, struct.pack("=I", 99), "format 99", id="format"),
         pytest.param(12, struct.pack("=I", 9), "damaged", id="mode"),
         pytest.param(32, struct.pack("=I", 2**32 - 1), "cut short", id="ipv4-count"),
         pytest.param(36, struct.pack("=I", 2**32 - 1), "cut short", id="ipv6-count"),
