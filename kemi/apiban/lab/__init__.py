@@ -1,0 +1,1 @@
+"""The lab: docker-compose services, loads, situations, and what must come of them."""
