@@ -44,7 +44,11 @@ def folders(parent: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["run", "test", "check-settings", "counters", "fresh-roots", "apiban", "bench-feed"]
+    "name",
+    [
+        *("run", "test", "check-settings", "counters", "fresh-roots"),
+        *("apiban", "bench-feed", "bench", "lab"),
+    ],
 )
 def test_help(name: str) -> None:
     """Each command says what it does, and does nothing else."""
@@ -142,7 +146,7 @@ def test_counters(node: NodeUnderTest) -> None:
     assert node.is_dropped("127.0.1.5")
     done = run("counters", "--runtime", str(node.folder / "runtime"))
     report = json.loads(done.stdout)
-    assert report["total"]["dropped"] == sum(
+    assert report["total"]["dropped"] == report["front"]["dropped"] + sum(
         worker["counts"]["dropped"] for worker in report["workers"]
     )
     assert report["total"]["dropped"] >= 1
@@ -166,3 +170,27 @@ def test_key_is_nowhere(node: NodeUnderTest) -> None:
     for path in node.folder.rglob("*"):
         if path.is_file() and KEY.encode() in path.read_bytes():
             assert path.stat().st_mode & 0o004 == 0, path
+
+
+def test_quick_benchmark(tmp_path: Path) -> None:
+    """A part of it measures something, says on what, and tells machines and people the same."""
+    done = run(
+        "bench", "--quick", "--only", "good", "--json", str(tmp_path / "x"), TMPDIR=str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "x").read_text(encoding="utf-8"))
+    assert "kamailio" in report["machine"]["kamailio"]
+    (part,) = report["parts"].values()
+    assert all(figure["median"] > 0.1 for figure in part.values())
+    assert f"| {next(iter(part))} |" in done.stdout
+    assert [goal["name"] for goal in report["goals"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x"]
+
+
+@pytest.mark.parametrize("words", [("--only", "nothing"), ("--json", "/nowhere/x")])
+def test_benchmark_refuses(words: tuple[str, ...]) -> None:
+    """What it cannot do is said before anything is measured."""
+    done = run("bench", *words)
+    assert done.returncode == 2
+    assert words[1] in done.stderr
+    assert "Traceback" not in done.stderr
