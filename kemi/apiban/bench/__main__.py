@@ -105,10 +105,11 @@ def _in_namespace(arguments: Sequence[str]) -> int:
 def _parts(options: argparse.Namespace) -> Iterator[Callable[[Path], Sequence[Part]]]:
     """Give what is to be measured, in order; each takes a folder that it makes."""
     quick: bool = options.quick
-    rounds = 3 if quick else 15
+    rounds = 3 if quick else 9
     packets = 20_000 if quick else 100_000
     only = options.only or PARTS
-    for name in options.allocator or (("tlsf",) if quick else ALLOCATORS):
+    names = options.allocator or (("tlsf",) if quick else ALLOCATORS)
+    for name in names:
         cost = partial(partial, allocator=name, rounds=rounds, say=_said)
         load = partial(partial, allocator=name, quick=quick, say=_said)
         if "drops" in only:
@@ -116,10 +117,10 @@ def _parts(options: argparse.Namespace) -> Iterator[Callable[[Path], Sequence[Pa
         if "good" in only:
             yield cost(cost_of_requests, packets=packets // 2)
             if not quick:
-                yield cost(cost_of_calls, calls=1000)
+                yield cost(cost_of_calls, calls=750)
         if "goodput" in only:
             yield load(goodput, plots=options.plots)
-        if "growth" in only:
+        if "growth" in only and name == names[-1]:  # it hardly depends on the allocator
             yield load(growth)
             yield load(enforcement)
     if "sync" in only:

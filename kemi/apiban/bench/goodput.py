@@ -105,7 +105,7 @@ class Plan:
 
 
 FULL: Final = Plan(
-    (0, 1000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 400_000, 800_000, 1_600_000),
+    (0, 5000, *range(10_000, 60_000, 10_000), 75_000, *(100_000 * 2**n for n in range(5))),
     protected_from=10_000,
 )
 QUICK: Final = Plan((0, 100_000, 400_000), (NONE, OURS), seconds=0.5, patience=2.0)
