@@ -37,7 +37,11 @@ SETTINGS: Final = 2
 CHANGES: Final = 5  # grows with either: the one word that the hot path looks at
 _AT_KEEPER: Final = 6  # who has the list in memory: process id, and the number of its open file
 _AT_HANDLE: Final = 7
-FRONT: Final = 8  # not 0 once a worker put a verdict in front (front.py)
+# The front (front.py): verdicts put in since it was emptied, how often half a minute was over, and
+# when the process that empties it was there last, in milliseconds of uptime.
+FRONT: Final = 8
+WINDOW: Final = 9
+SWEPT: Final = 10
 _AT_STARTED: Final = 3
 _AT_SAID: Final = 4
 

@@ -6,11 +6,13 @@ alone that are not in it: those that were not met twice lately, and everybody af
 
 The table never knows better than the list. A change of the list or of the settings shows as a
 changed word on the board: the rtimer process then empties the table (``Sweeper``), and a worker
-that put a verdict in while that happened takes it out again. An entry is forgotten after
-``FRONT_SECONDS``, and no ban that ends sooner is put in.
+that put a verdict in while that happened takes it out again. It is emptied every ``FRONT_SECONDS``
+in any case, and no ban that ends sooner is put in.
 
-Forged sources cannot fill Kamailio's memory: a source has to be met twice, and each worker puts
-in no more than ``_ALLOWANCE`` verdicts in ``FRONT_SECONDS``; what is beyond that asks Python.
+Forged sources can neither fill Kamailio's memory nor make the table slow (its hash is no secret, so
+they may all be chosen to fall into one slot): all workers together put in no more than
+``_ALLOWANCE`` verdicts between two emptyings, half of them for sources that are not listed. What is
+beyond that asks Python.
 """
 
 from __future__ import annotations
@@ -18,20 +20,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from apiban.gate.board import CHANGES, DROPPED, FRONT, PASSED, Board
+from apiban.gate.board import CHANGES, DROPPED, FRONT, PASSED, SWEPT, WINDOW, Board
 
 if TYPE_CHECKING:
     from kamailio_kemi_stubs import Ksr
 
-__all__ = ["FRONT_SECONDS", "TABLE", "Front", "Sweeper"]
+__all__ = ["DROP", "FRONT_SECONDS", "PASS", "STATISTICS", "TABLE", "Front", "Sweeper"]
+
+# What a native configuration sees as $rc: only our own 2 may drop; 1, 0 and -1 are Kamailio's.
+PASS: Final = 1
+DROP: Final = 2
 
 TABLE: Final = "apiban_front"
-FRONT_SECONDS: Final = 30.0  # the table's "autoexpire" in the configuration
-_ALLOWANCE: Final = 2000
-_MET: Final = 4096  # sources that one worker remembers to have met once
+# The table's "autoexpire" in the configuration, where it is for a rtimer process that stands still.
+FRONT_SECONDS: Final = 30.0
+_ALLOWANCE: Final = {DROP: 2048, PASS: 1024}
+_MET: Final = 4096  # places for sources that one worker met once in this window
+_SWEEPER_ALIVE: Final = 1.0  # seconds since its last tick
 
 # The statistics in which native code counts, and the board's words for them.
-_COUNTED: Final = (("apiban_front_dropped", DROPPED), ("apiban_front_passed", PASSED))
+STATISTICS: Final = (("apiban_front_dropped", DROPPED), ("apiban_front_passed", PASSED))
 _STATISTIC: Final = 0xFFFF_FFFF  # Kamailio counts in 32 bits
 
 
@@ -42,12 +50,15 @@ class Front:
         self._ksr = ksr
         self._words = board.words
         self._uptime = uptime
-        self._met = [""] * _MET
-        self._left = 0
-        self._renewed_from = 0.0
+        self._window = -1
+        self._met: list[str] = []
+        self._refused = -1  # the window in which Kamailio took no more
 
     def has_met(self, source: str) -> bool:
-        """Tell whether the source was met lately, and remember it."""
+        """Tell whether the source was met since the table was emptied last, and remember it."""
+        if self._words[WINDOW] != self._window:
+            self._window = self._words[WINDOW]
+            self._met = [""] * _MET
         at = hash(source) % _MET
         if self._met[at] == source:
             return True
@@ -56,46 +67,53 @@ class Front:
 
     def put(self, source: str, verdict: int, *, changes: int) -> None:
         """Let native code answer for a source with a verdict that held at ``changes``."""
-        if not self._left and not self._renew():
+        words, table = self._words, self._ksr.htable
+        taken, window = words[FRONT], words[WINDOW]
+        if taken >= _ALLOWANCE[verdict] or window == self._refused:
             return
-        self._left -= 1
-        self._words[FRONT] = 1
-        table = self._ksr.htable
+        if self._uptime() - words[SWEPT] / 1000 > _SWEEPER_ALIVE:
+            return  # nobody would empty it
         if table.sht_seti(TABLE, source, verdict) < 0:
-            self._left = 0  # no memory, or no such table: not again for a while
-        elif self._words[CHANGES] != changes:
+            self._refused = window  # each try is an ERROR of Kamailio's
+            return
+        words[FRONT] = taken + 1  # of two workers at one time one may be lost: it bounds, roughly
+        if words[CHANGES] != changes:
             # The table may have been emptied between the verdict and now.
             table.sht_rm(TABLE, source)
 
-    def _renew(self) -> bool:
-        now = self._uptime()
-        if now < self._renewed_from:
-            return False
-        self._renewed_from = now + FRONT_SECONDS
-        self._left = _ALLOWANCE
-        return True
-
 
 class Sweeper:
-    """Empties the front after a change, and brings its counts to the board: rtimer's work."""
+    """Empties the front, and brings its counts to the board: rtimer's work."""
 
-    def __init__(self, ksr: Ksr, board: Board) -> None:
+    def __init__(self, ksr: Ksr, board: Board, *, uptime: Callable[[], float]) -> None:
         self._ksr = ksr
         self._words = board.words
+        self._uptime = uptime
         self._slot = Board.slot_at(0)  # this process meets no packet: the counts here are native
+        self._used = any(self._words[self._slot + word] for _, word in STATISTICS)
         self._swept = -1
+        self._window_ends = 0.0
 
     def tick(self) -> None:
-        """Do what is due; nothing while no worker put anything in."""
-        words = self._words
-        if not words[FRONT]:
-            return
+        """Do what is due; Kamailio is not asked for anything while no worker uses the front."""
+        words, now = self._words, self._uptime()
+        words[SWEPT] = int(now * 1000)
         changes = words[CHANGES]
-        if changes != self._swept:
-            self._ksr.htable.sht_reset(TABLE)
-            self._swept = changes
-        for name, word in _COUNTED:
+        self._used = self._used or bool(words[FRONT])
+        over = now >= self._window_ends
+        if over:
+            self._window_ends = now + FRONT_SECONDS
+            words[WINDOW] += 1
+        if self._used:
+            if over or changes != self._swept:
+                words[FRONT] = 0  # before it is emptied, so that what comes meanwhile is counted
+                self._ksr.htable.sht_reset(TABLE)
+            self._count()
+        self._swept = changes
+
+    def _count(self) -> None:
+        for name, word in STATISTICS:
             count = self._ksr.pv.get(f"$stat({name})")
             if isinstance(count, int):
                 at = self._slot + word
-                words[at] += (count - words[at]) & _STATISTIC
+                self._words[at] += (count - self._words[at]) & _STATISTIC

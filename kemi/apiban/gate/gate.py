@@ -62,6 +62,6 @@ class Gate:
         left = expires - self._now()
         if left <= 0:
             return False
-        if left > CACHED_SECONDS + FRONT_SECONDS:
+        if left > CACHED_SECONDS + FRONT_SECONDS + 1:  # Kamailio's clock has whole seconds
             self.listed[source] = True
         return True

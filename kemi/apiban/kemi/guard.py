@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final
 from apiban.address import pack
 from apiban.clock import Clock
 from apiban.errors import ApibanError
-from apiban.gate import Board, Front, Gate
-from apiban.gate.board import CHANGES, DROPPED, FAULTS, PASSED, SETTINGS, WOULD_DROP
+from apiban.gate import DROP, PASS, Board, Front, Gate
+from apiban.gate.board import CHANGES, DROPPED, FAULTS, GENERATION, PASSED, SETTINGS, WOULD_DROP
 from apiban.log import Log, where
 from apiban.settings.model import LogSettings, Mode
 from apiban.snapshot import Snapshot
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from kamailio_kemi_stubs import Ksr
 
 __all__ = ["DROP", "PASS", "Guard"]
-
-# What a native configuration sees as $rc: only our own 2 may drop; 1, 0 and -1 are Kamailio's.
-PASS: Final = 1
-DROP: Final = 2
 
 _FAULT_EVERY: Final = 60.0
 # How the source is named before a message is parsed, and after.
@@ -111,7 +107,7 @@ class Guard:
     def _build(self) -> None:
         """Bind the hot path to the slot and the mode as they are now."""
         self.verdict = self._closure(_EARLY)
-        self.received = self._asked(self.verdict)
+        self.received = self._fronted(self.verdict)
         self.request_verdict = self._closure(_REQUEST)
         self.pre_parse = self._callback(self.verdict)
 
@@ -142,7 +138,7 @@ class Guard:
 
         return verdict
 
-    def _asked(self, verdict: Callable[..., int]) -> Callable[..., int]:
+    def _fronted(self, verdict: Callable[..., int]) -> Callable[..., int]:
         """Build ``received``: what the front does not know comes here, so it is less hot."""
         words, gate, front = self._board.words, self._gate, self._front
         judge, refresh, count_fault = self._judge, self._refresh, self._count_fault_safely
@@ -165,7 +161,9 @@ class Guard:
                 else:
                     result = judge(source, _EARLY)
                     known = result == PASS and front.has_met(source)
-                if known and gate.mode is Mode.ENFORCE:  # the others count what they let through
+                # The other modes count what they let through; and a worker that could not load
+                # the newest list answers for nobody but itself.
+                if known and gate.mode is Mode.ENFORCE and gate.generation == words[GENERATION]:
                     front.put(source, result, changes=seen)
             except Exception as error:  # noqa: BLE001 - a fault of ours lets calls through
                 count_fault(error)

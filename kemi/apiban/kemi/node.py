@@ -73,7 +73,7 @@ class Node:
             load=self._load,
             settings_changed=self._read_settings,
         )
-        self._sweeper = Sweeper(ksr, self.board)
+        self._sweeper = Sweeper(ksr, self.board, uptime=self._clock.uptime)
         self.edge = Edge(ksr, self.guard, self.settings.edge, self.log)
         self.keeper = Keeper(
             command=child_command("apiban.sync"),
@@ -116,8 +116,8 @@ class Node:
             self._settings_seen = self.board.words[SETTINGS]
             self._read_settings()
             self.keeper.summary_every = self.settings.log.interval
-        self._sweeper.tick()
         self.keeper.tick()
+        self._sweeper.tick()
         self.metrics.tick()
 
     def log(self, event: str, **fields: object) -> None:

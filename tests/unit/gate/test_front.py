@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from apiban.gate import Board, Front, Sweeper
+import pytest
+from apiban.gate import DROP, PASS, Board, Front, Sweeper
 from apiban.gate.board import CHANGES, FRONT
-from apiban.gate.front import FRONT_SECONDS, TABLE
+from apiban.gate.front import FRONT_SECONDS, STATISTICS, TABLE
+from apiban.trial.kamailio import CONFIGURATION
 from hypothesis import given
 from hypothesis import strategies as st
 from kamailio_kemi_stubs.fake import FakeKsr
 
 from tests.support.clock import ManualClock
 
-DROP, PASS = 2, 1
-STATISTICS = ("$stat(apiban_front_dropped)", "$stat(apiban_front_passed)")
+DROPPED, PASSED = (f"$stat({name})" for name, _ in STATISTICS)
 
 
 class Table:
@@ -29,7 +30,8 @@ class Table:
         self.ksr.on("htable.sht_rm", self._remove)
         self.ksr.on("htable.sht_reset", self._reset)
         self.front = Front(self.ksr, self.board, uptime=self.clock.uptime)
-        self.sweeper = Sweeper(self.ksr, self.board)
+        self.sweeper = Sweeper(self.ksr, self.board, uptime=self.clock.uptime)
+        self.sweeper.tick()
 
     def put(self, source: str, verdict: int = DROP, changes: int | None = None) -> None:
         """Put a verdict that holds now, or held earlier."""
@@ -97,18 +99,33 @@ def test_nothing_is_asked_of_kamailio_without_a_front() -> None:
     assert table.ksr.calls == []
 
 
-def test_allowance_bounds_what_is_put_in() -> None:
-    """Forged sources fill no memory; half a minute later there is room again."""
+@pytest.mark.parametrize(("verdict", "most"), [(DROP, 2048), (PASS, 1024)])
+def test_allowance_of_all_workers_bounds_what_is_put_in(verdict: int, most: int) -> None:
+    """Forged sources fill no memory, whichever worker meets them; half is kept for the listed."""
     table = Table()
-    for number in range(5000):
+    other = Front(table.ksr, table.board, uptime=table.clock.uptime)
+    for number in range(3000):
+        table.put(f"source {number}", verdict)
+        other.put(f"other {number}", verdict, changes=table.board.words[CHANGES])
+    assert len(table.entries) == most
+    if verdict == PASS:
+        table.put("a listed one", DROP)
+        assert "a listed one" in table.entries
+
+
+def test_emptied_every_half_minute() -> None:
+    """Whatever is in it; and there is room again."""
+    table = Table()
+    for number in range(3000):
         table.put(f"source {number}")
-    assert len(table.entries) == 2000
-    table.clock.tick(FRONT_SECONDS - 1)
-    table.put("too early")
-    assert "too early" not in table.entries
-    table.clock.tick(1)
-    table.put("in time")
-    assert "in time" in table.entries
+    table.clock.tick(FRONT_SECONDS - 0.5)
+    table.sweeper.tick()
+    assert len(table.entries) == 2048
+    table.clock.tick(0.5)
+    table.sweeper.tick()
+    assert table.entries == {}
+    table.put("192.0.2.1")
+    assert table.entries
 
 
 def test_no_memory_means_a_pause() -> None:
@@ -120,15 +137,41 @@ def test_no_memory_means_a_pause() -> None:
     assert len(table.ksr.calls) == 1
     table.full = False
     table.clock.tick(FRONT_SECONDS)
+    table.sweeper.tick()
+    table.put("192.0.2.1")
+    assert table.entries
+
+
+def test_nothing_is_put_in_while_nobody_empties_it() -> None:
+    """A rtimer process that stands still, or runs older code, would leave it as it is."""
+    table = Table()
+    table.clock.tick(1.1)
+    table.put("192.0.2.1")
+    assert table.entries == {}
+    table.sweeper.tick()
     table.put("192.0.2.1")
     assert table.entries
 
 
 def test_source_is_met_the_second_time() -> None:
-    """And one that was met is not forgotten because of a few others."""
-    front = Table().front
+    """In one window; one that was met is not forgotten because of a few others."""
+    table = Table()
+    front = table.front
     assert [front.has_met("192.0.2.1") for _ in range(3)] == [False, True, True]
     assert not front.has_met("192.0.2.2")
+    assert front.has_met("192.0.2.1")
+    table.clock.tick(FRONT_SECONDS)
+    table.sweeper.tick()
+    assert not front.has_met("192.0.2.1")
+
+
+def test_configuration_has_the_table_and_the_statistics() -> None:
+    """By their names, with the time that the gate reckons with; nobody resets the counts."""
+    text = (CONFIGURATION.parent / "apiban-include.cfg").read_text(encoding="utf-8")
+    assert f'"htable", "{TABLE}=>size=12;autoexpire={FRONT_SECONDS:g};"' in text
+    for name, _ in STATISTICS:
+        assert f'"statistics", "variable", "{name}/no_reset"' in text
+        assert f'update_stat("{name}", "+1")' in text
 
 
 @given(st.lists(st.integers(0, 3 * 2**30), min_size=1, max_size=8))
@@ -140,7 +183,7 @@ def test_native_counts_reach_the_board_over_the_wrap_of_32_bits(steps: list[int]
     for step in steps:
         total += step
         signed = (total + 2**31) % 2**32 - 2**31  # as a C int shows it
-        table.ksr.variables = {STATISTICS[0]: signed, STATISTICS[1]: total % 2**32}
+        table.ksr.variables = {DROPPED: signed, PASSED: total % 2**32}
         table.sweeper.tick()
         assert table.board.front().dropped == table.board.total().dropped == total
         assert table.board.front().passed == total
@@ -150,10 +193,10 @@ def test_counts_go_on_after_a_reload() -> None:
     """A new sweeper of new code goes on where the board's words are."""
     table = Table()
     table.board.words[FRONT] = 1
-    table.ksr.variables = {STATISTICS[0]: 2**32 - 5, STATISTICS[1]: 7}
+    table.ksr.variables = {DROPPED: 2**32 - 5, PASSED: 7}
     table.sweeper.tick()
-    table.ksr.variables = {STATISTICS[0]: 5, STATISTICS[1]: 7}
-    Sweeper(table.ksr, table.board).tick()
+    table.ksr.variables = {DROPPED: 5, PASSED: 7}
+    Sweeper(table.ksr, table.board, uptime=table.clock.uptime).tick()
     assert table.board.total().dropped == 2**32 + 5
     assert table.board.total().passed == 7
 

@@ -56,8 +56,8 @@ def test_ban_ends_at_its_second(gate: Gate, clock: ManualClock) -> None:
     ("left", "cached"),
     [
         (1, False),
-        (CACHED_SECONDS + FRONT_SECONDS, False),
-        (CACHED_SECONDS + FRONT_SECONDS + 1, True),
+        (CACHED_SECONDS + FRONT_SECONDS + 1, False),
+        (CACHED_SECONDS + FRONT_SECONDS + 2, True),
     ],
 )
 def test_ban_that_ends_sooner_than_the_cache_is_not_cached(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from apiban.gate.board import FRONT
+from apiban.gate import Sweeper
+from apiban.gate.board import FRONT, SWEPT
 from apiban.kemi import DROP, PASS
 from apiban.settings import Mode
 
@@ -13,6 +14,8 @@ from tests.unit.kemi.parts import LISTED, UNLISTED, Worker, packet
 def received(worker: Worker, source: str, times: int = 1) -> list[int]:
     """Let messages come by way of a route that has the front."""
     worker.ksr.variables = packet(source)
+    if not worker.board.words[SWEPT]:
+        Sweeper(worker.ksr, worker.board, uptime=worker.clock.uptime).tick()
     return [worker.guard.received(None, source) for _ in range(times)]
 
 
@@ -96,3 +99,14 @@ def test_list_that_changes_between_verdict_and_front() -> None:
     assert received(worker, LISTED) == [DROP]
     assert worker.ksr.calls_of("htable.sht_rm") == [("apiban_front", LISTED)]
     assert received(worker, LISTED) == [PASS]
+
+
+def test_worker_that_could_not_load_the_list_answers_for_itself_alone() -> None:
+    """What it says by its old list stays out of the front."""
+    worker = Worker(LISTED)
+    received(worker, LISTED, 2)
+    assert len(put(worker)) == 1
+    worker.publish(UNLISTED, whole=False)
+    assert received(worker, LISTED, 3) == [DROP] * 3
+    assert received(worker, UNLISTED, 3) == [PASS] * 3
+    assert len(put(worker)) == 1
