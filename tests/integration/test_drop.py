@@ -104,17 +104,17 @@ def test_delisted_passes_after_a_reconcile(make_node: Callable[..., NodeUnderTes
     node.api.feed.remove(LISTED)
     passes = len(node.events("pass-end"))
     wait_for(lambda: len(node.events("pass-end")) > passes + 1, "another pass", 10)
-    assert wait_for(lambda: node.passes(LISTED), "an answer", 5) < 2
+    assert wait_for(lambda: node.passes(LISTED, timeout=0.2), "an answer", 5) < 2
     assert node.is_dropped("127.0.1.6")
 
 
 def test_settings_apply_without_restart(node: NodeUnderTest) -> None:
     """An allow entry and a mode saved in the settings take effect within 2 s, back and forth."""
     node.write_settings(allow__networks=["127.0.1.5"])
-    assert wait_for(lambda: node.passes(LISTED), "the allowed source's answer") < 2.5
+    assert wait_for(lambda: node.passes(LISTED, timeout=0.2), "the allowed source's answer") < 2.5
     assert node.is_dropped("127.0.1.6")
     node.write_settings(allow__networks=[], mode="off")
-    assert wait_for(lambda: node.passes("127.0.1.6"), "an answer in mode off") < 2.5
+    assert wait_for(lambda: node.passes("127.0.1.6", timeout=0.2), "an answer in mode off") < 2.5
     node.write_settings(mode="shadow")
     wait_for(lambda: "mode=shadow" in " ".join(node.events("published")[-1:]), "shadow published")
     before = node.board.total()
@@ -133,7 +133,7 @@ def test_bad_settings_keep_the_last_good(node: NodeUnderTest) -> None:
     assert node.is_dropped(LISTED)
     assert node.passes(GOOD)
     node.write_settings(mode="off")
-    wait_for(lambda: node.passes(LISTED), "an answer once they are good", 3)
+    wait_for(lambda: node.passes(LISTED, timeout=0.2), "an answer once they are good", 3)
     assert len(node.events("settings-refused")) == 1
 
 

@@ -105,7 +105,7 @@ def test_modes_apply_to_what_is_in_front(node: NodeUnderTest) -> None:
     """Shadow lets a flooding source through and counts it; enforce drops it again."""
     flood(node, LISTED, 100)
     node.write_settings(mode="shadow")
-    wait_for(lambda: node.passes(LISTED), "an answer in mode shadow", 4)
+    wait_for(lambda: node.passes(LISTED, timeout=1), "an answer in mode shadow", 4)
     # From now on nothing is in front: every packet counts as one that would have been dropped.
     before = node.board.total()
     for _ in range(20):

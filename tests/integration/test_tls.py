@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.node import HOST, NodeUnderTest, free_port, wait_for
+from tests.support.node import HOST, NodeUnderTest, wait_for
+from tests.support.ports import free_port
 from tests.support.sip import message
 
 pytestmark = pytest.mark.kamailio

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apiban.trial import stage
-
 from tests.support.node import wait_for
+from tests.support.ports import free_port
 
 HOST = "127.0.0.1"
 PROGRAM = str(Path(sys.executable).parent / "apiban")
@@ -91,7 +90,7 @@ class FeedService:
     def __init__(self, folder: Path, database: str | None = None, **settings: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.port = stage.free_port(HOST)
+        self.port = free_port()
         self.tls: ssl.SSLContext | None = None
         self.keys: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None

@@ -18,7 +18,8 @@ from apiban.gate import Board
 from apiban.honeypot.counts import Counts, total
 from apiban.trial.kamailio import SCRIPT, Kamailio
 
-from tests.support.node import HOST, free_port
+from tests.support.node import HOST
+from tests.support.ports import free_port
 from tests.support.sip import Sender
 
 ROOT = Path(__file__).resolve().parents[2]

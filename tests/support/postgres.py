@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from apiban.trial import stage
 
 from tests.support.node import wait_for
+from tests.support.ports import free_port
 
 HOST = "127.0.0.1"
 PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/lib/postgresql"))
@@ -30,7 +30,7 @@ class Postgres:
     """
 
     def __init__(self, *, durable: bool = False) -> None:
-        self.port = stage.free_port(HOST)
+        self.port = free_port()
         self._numbers = itertools.count(1)
         # Not pytest's tmp_path: its parents are closed to other users.
         self._folder = Path(tempfile.mkdtemp(prefix="apiban-postgres-", dir="/tmp"))

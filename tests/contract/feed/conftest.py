@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,18 +133,39 @@ def database(request: pytest.FixtureRequest) -> str:
     return kind
 
 
-@pytest.fixture(scope="session", params=DATABASES)
-def shared(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, template: Template
-) -> Iterator[FeedService]:
-    """Give a service for tests that leave its list as it is: LISTED, IPV6 and BLOCK."""
-    makers = Makers(
-        tmp_path_factory.mktemp("shared"), template, lambda: request.getfixturevalue("postgres")
-    )
-    service = makers(request.param)
+@contextmanager
+def _standing(makers: Makers, database: str) -> Iterator[FeedService]:
+    """Start a service for all tests; it ends with the last of them."""
+    service = makers(database)
     service.cli("import", "-", "--name", "start", stdin="\n".join([*LISTED, IPV6, BLOCK]))
     yield service.start()
     makers.end()
+
+
+@pytest.fixture(scope="session")
+def on_sqlite(
+    tmp_path_factory: pytest.TempPathFactory, template: Template
+) -> Iterator[FeedService]:
+    """Give the one on SQLite."""
+    with _standing(Makers(tmp_path_factory.mktemp("shared"), template, Postgres), "sqlite") as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def on_postgresql(
+    tmp_path_factory: pytest.TempPathFactory, template: Template, postgres: Postgres
+) -> Iterator[FeedService]:
+    """Give the one on PostgreSQL."""
+    makers = Makers(tmp_path_factory.mktemp("shared"), template, lambda: postgres)
+    with _standing(makers, "postgresql") as one:
+        yield one
+
+
+@pytest.fixture(params=DATABASES)
+def shared(request: pytest.FixtureRequest) -> FeedService:
+    """Give a service for tests that leave its list as it is: LISTED, IPV6 and BLOCK."""
+    service: FeedService = request.getfixturevalue(f"on_{request.param}")
+    return service
 
 
 @pytest.fixture(params=[1, 2], ids=["v1", "v2"])

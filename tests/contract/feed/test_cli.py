@@ -2,7 +2,8 @@ import itertools
 import json
 import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pytest
 
@@ -73,20 +74,20 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> FeedService:
 
 
 @pytest.fixture(scope="module")
-def ended(idle: FeedService) -> dict[str, Ended]:
+def runs(idle: FeedService) -> Iterator[dict[str, Future[Ended]]]:
     """Run all bad input, a few at once: most of the time goes into the starts."""
 
     def run(arguments: str) -> Ended:
         return idle.run(*arguments.format(folder=idle.folder).split())
 
     with ThreadPoolExecutor(3) as pool:
-        return dict(zip(BAD_INPUT, pool.map(run, BAD_INPUT), strict=True))
+        yield {arguments: pool.submit(run, arguments) for arguments in BAD_INPUT}
 
 
 @pytest.mark.parametrize("arguments", BAD_INPUT)
-def test_bad_input(ended: dict[str, Ended], arguments: str) -> None:
+def test_bad_input(runs: dict[str, Future[Ended]], arguments: str) -> None:
     """One clear line (behind click's usage), a status, and no traceback."""
-    this = ended[arguments]
+    this = runs[arguments].result()
     assert this.returncode > 0, this
     said = [
         line
@@ -98,8 +99,9 @@ def test_bad_input(ended: dict[str, Ended], arguments: str) -> None:
     assert "Traceback" not in this.stdout + this.stderr
 
 
-def test_bad_input_changed_nothing(idle: FeedService, ended: dict[str, Ended]) -> None:
+def test_bad_input_changed_nothing(idle: FeedService, runs: dict[str, Future[Ended]]) -> None:
     """Neither the list, nor the keys, nor files that were there."""
+    wait(runs.values())
     assert idle.cli("export").split() == [host(1)]
     assert [one["name"] for one in json.loads(idle.cli("key", "list", "--json"))] == ["there"]
     assert (idle.folder / "exists").read_text(encoding="ascii") == "mine\n"
@@ -165,7 +167,9 @@ SERVED = ["nobody there", "no certificate", "plain http to all", "never-list mis
 
 
 @pytest.fixture(scope="module")
-def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Ended]:
+def refused(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[tuple[str, str], Future[Ended]]]:
     """Run ``check`` and ``serve`` with all bad settings, a few at once."""
 
     def run(case: tuple[str, str]) -> Ended:
@@ -183,7 +187,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], E
     cases = [(name, "check") for name in BAD_SETTINGS]
     cases += [(name, "serve") for name in SERVED]
     with ThreadPoolExecutor(3) as pool:
-        return dict(zip(cases, pool.map(run, cases), strict=True))
+        yield {case: pool.submit(run, case) for case in cases}
 
 
 @pytest.mark.parametrize(
@@ -191,9 +195,9 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], E
     [*((name, "check") for name in BAD_SETTINGS), *((name, "serve") for name in SERVED)],
     ids=" ".join,
 )
-def test_bad_settings(refused: dict[tuple[str, str], Ended], case: tuple[str, str]) -> None:
+def test_bad_settings(refused: dict[tuple[str, str], Future[Ended]], case: tuple[str, str]) -> None:
     """Said in a line or two, without a traceback, and without the password."""
-    this = refused[case]
+    this = refused[case].result()
     assert this.returncode > 0, this
     assert 1 <= len(this.stderr.splitlines()) <= 3, this.stderr
     assert "Traceback" not in this.stdout + this.stderr

@@ -178,10 +178,10 @@ def test_reactivated_address_comes_again(make: Make, database: str, version: int
     key, pot = service.keys["reader"], service.keys["pot"]
     service.start()
     queue = next(QUEUES)
-    service.report(pot, [sighting(host(1), 1, at=time.time() - 57)], queue)
+    service.report(pot, [sighting(host(1), 1, at=time.time() - 55)], queue)
     wait_for(lambda: service.check(1, key, host(1)).status == 200, "a listing", 2)
     ((first, _),) = service.pages(key, version=version)
-    wait_for(lambda: service.banned(version, key).shown == END, "an end of it", 6)
+    wait_for(lambda: service.banned(version, key).shown == END, "an end of it", 8)
     assert service.check(version, key, host(1)).shown == NOT_LISTED
     assert service.ask("GET", f"/ipset/{key}/list").body == b""
     service.kill()
@@ -195,7 +195,7 @@ def test_reactivated_address_comes_again(make: Make, database: str, version: int
 
 def test_relist_while_active(make: Make, database: str) -> None:
     """A new ID once the old one is old enough, not before, and never two at once."""
-    service = make(database, curation__active_for=60, curation__relist_after=1.5)
+    service = make(database, curation__active_for=60, curation__relist_after=4)
     key, pot = service.keys["reader"], service.keys["pot"]
     service.start()
     numbers, queue = itertools.count(1), next(QUEUES)
@@ -209,8 +209,8 @@ def test_relist_while_active(make: Make, database: str) -> None:
     first = id_of(service, key, host(1))
     see()
     assert id_of(service, key, host(1)) == first
-    assert time.monotonic() - began < 1.5, "the machine is too slow for this test"
-    wait_for(lambda: see() or id_of(service, key, host(1)) > first, "a new ID", 10)  # type: ignore[func-returns-value]
+    assert time.monotonic() - began < 4, "the machine is too slow for this test"
+    wait_for(lambda: see() or id_of(service, key, host(1)) > first, "a new ID", 15)  # type: ignore[func-returns-value]
     assert service.listed(key) == [host(1)]
     assert service.listed(key, str(first)) == [host(1)]
 

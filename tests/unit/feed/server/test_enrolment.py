@@ -18,6 +18,7 @@ from apiban.feed.server.application import make_application
 from tests.contract.asgi import Raw, call
 from tests.support.clock import ManualClock
 from tests.support.log import MemoryLog
+from tests.support.ports import free_port
 from tests.unit.feed.server.conftest import MakeService
 
 PASSWORD = "the-relay-s-password"
@@ -55,13 +56,6 @@ def _age(path: Path) -> int:
     return path.stat().st_mtime_ns
 
 
-def free() -> int:
-    """Give a free port of loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Make a certificate for localhost, and its key."""
@@ -85,7 +79,7 @@ def server(
 ) -> Iterator[tuple[Mailbox, int]]:
     """Run an SMTP server that wants STARTTLS and a login; give its mailbox and port."""
     folder = tmp_path_factory.mktemp("smtp") / "mail"
-    box, port = Mailbox(folder), free()
+    box, port = Mailbox(folder), free_port()
     words = [str(port), *map(str, certificate), str(folder), PASSWORD]
     with subprocess.Popen([sys.executable, SERVER, *words]) as process:
         for _ in range(200):
@@ -257,7 +251,7 @@ def test_mail_that_fails(
     changes: dict[str, object] = {
         "password": {"mail__password": "wrong-and-secret"},
         "certificate": {"mail__ca_file": "/etc/ssl/certs/ca-certificates.crt"},
-        "nobody": {"mail__port": free()},
+        "nobody": {"mail__port": free_port()},
     }[trouble]
     app = make_application(make_service(**{**options(mailbox[1], certificate[0]), **changes}))
     for _ in range(2):
