@@ -36,9 +36,11 @@ install_packages() {
   fi
   local status=0
   { apt-get update -q \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"; } \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends --no-remove \
+      "${missing[@]}"; } \
     2>&1 | sed -u -n -E 's/^(Get:|Setting up|E:|W:)/  \1/p' >&2 || status=$?
   [ "$made_policy" = yes ] && rm -f "$policy"
+  [ "$status" -eq 0 ] || say "apt did not install ${missing[*]} (and may remove nothing for them)"
   return "$status"
 }
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -31,9 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    lab = Lab(default_folder(ROOT, os.environ), _say)
     try:
-        return int(options.work(lab, options))
+        return int(options.work(Lab(default_folder(ROOT, os.environ), _say), options))
     except ApibanError as error:
         sys.stderr.write(f"bin/lab: {error}\n")
         return 1
@@ -80,7 +81,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(lab: Lab, options: argparse.Namespace) -> int:
-    lab.up(options.release, ports=options.ports, environ=os.environ)
+    try:
+        lab.up(options.release, ports=options.ports, environ=os.environ)
+    except (ApibanError, KeyboardInterrupt):
+        _say("what was made so far is taken away by: bin/lab down")
+        raise
     _say("images: " + ", ".join(f"{name} {size}" for name, size in lab.sizes().items()))
     return 0
 
@@ -89,6 +94,8 @@ def _flood(lab: Lab, options: argparse.Namespace) -> int:
     if not lab.is_up:
         raise LabError("there is no lab: bin/lab up")
     usual = expectation(SCENARIOS, options.scenario)
+    if options.transport not in usual.transports:
+        raise LabError(f"{options.scenario} is not for {options.transport}")
     plan = Plan(
         scenario=options.scenario,
         source="attacker",
@@ -104,7 +111,9 @@ def _flood(lab: Lab, options: argparse.Namespace) -> int:
         reached=0.0,
     )
     what = "a flood by hand"
-    report = play(Situation("flood", what, 0, (plan,), (), (), Expect()), lab.services)
+    report = play(
+        Situation("flood", what, 0, (plan,), (), (), Expect(limit=math.inf)), lab.services
+    )
     return _table([report])
 
 
@@ -130,7 +139,8 @@ def _check(lab: Lab, options: argparse.Namespace) -> int:
                 _say(f"    {_load()}")
     finally:
         if not was_up:
-            lab.down()
+            with _undisturbed():
+                lab.down()
     _say(verdict(reports, time.monotonic() - began))
     return 1 if any(report.failures for report in reports) else 0
 
@@ -146,7 +156,8 @@ def _logs(lab: Lab, _options: argparse.Namespace) -> int:
 
 
 def _down(lab: Lab, _options: argparse.Namespace) -> int:
-    lab.down()
+    with _undisturbed():
+        lab.down()
     return 0
 
 
@@ -178,6 +189,18 @@ def _os_release() -> str:
         return Path("/etc/os-release").read_text(encoding="utf-8")
     except OSError:
         return ""
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignore what would end us, and the programs that we run, in the middle of the clean-up."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _interrupt(*_: object) -> None:

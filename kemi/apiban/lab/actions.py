@@ -7,7 +7,6 @@ for does not come.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -16,9 +15,10 @@ from functools import partial
 from typing import Final
 
 from apiban.lab.command import LabError
+from apiban.lab.connections import await_tcp, hold_connections
+from apiban.lab.metrics import await_metric, remember_metric
 from apiban.lab.node import KAMAILIO, Event
 from apiban.lab.proxy import MODE, MODES
-from apiban.lab.services import wait_for
 from apiban.lab.situation import Step
 from apiban.lab.stage import Stage
 
@@ -31,14 +31,16 @@ _STILL: Final = 1.0  # seconds without an answer that are taken for silence
 _IMPORT: Final = """
 import sys, time
 from pathlib import Path
-from apiban.address import Network
+from apiban.address import Network, parse_network
 from apiban.store import FeedState, Store
 count, name, now = int(sys.argv[1]), sys.argv[2], time.time()
 first = int.from_bytes(bytes((20, 0, 0, 1)), "big")
 with Store(Path("/var/lib/apiban/store.db")) as store:
+    pages = [[parse_network(one) for one in sys.argv[3:]]]
     for begin in range(0, count, 5000):
-        page = [Network(4, one, one) for one in
-                (first + 16 * number for number in range(begin, min(begin + 5000, count)))]
+        pages.append([Network(4, one, one) for one in
+                (first + 16 * number for number in range(begin, min(begin + 5000, count)))])
+    for page in pages:
         store.record_page(name, page, listed=now, expires=now + 3600, state=FeedState(name))
 """
 _FORGET: Final = """
@@ -47,21 +49,6 @@ from pathlib import Path
 from apiban.store import Store
 with Store(Path("/var/lib/apiban/store.db")) as store:
     print(store.remove_expired(sys.argv[1], until=time.time() + 7200, now=time.time()))
-"""
-_HOLD: Final = (
-    "echo $$ > /tmp/held; for ((i = 0; i < $2; i++)); do"
-    ' { exec {one}<>"/dev/tcp/$1/5060"; } 2> /dev/null || break; done; exec sleep 600'
-)
-_PROBE: Final = (
-    'exec 3<>"/dev/tcp/$1/5060" && printf "OPTIONS sip:$1 SIP/2.0\\r\\nVia: SIP/2.0/TCP $2:9;'
-    "branch=z9hG4bK$3\\r\\nFrom: <sip:probe@$2>;tag=$3\\r\\nTo: <sip:$1>\\r\\nCall-ID: $3@$2\\r\\n"
-    'CSeq: 1 OPTIONS\\r\\nMax-Forwards: 70\\r\\nContent-Length: 0\\r\\n\\r\\n" >&3'
-    ' && read -t 2 -r line <&3 && [[ $line == "SIP/2.0 "* ]]'
-)
-_QUERY: Final = """
-import sys, urllib.parse, urllib.request
-url = "http://prometheus:9090/api/v1/query?" + urllib.parse.urlencode({"query": sys.argv[1]})
-print(urllib.request.urlopen(url, timeout=5).read().decode())
 """
 
 
@@ -125,14 +112,14 @@ def _await_answers(stage: Stage, step: Step) -> str:
         lambda: (seen := load.look()) is not None and seen.messages_received > before,
         f"answers to {name}",
     )
-    return ""
+    return _timed(step, time.time() - stage.mark)
 
 
 def _await_silence(stage: Stage, step: Step) -> str:
-    """Wait until what a load sends has had no answer for a while."""
+    """Wait until what a load sends has had no answer for a while; tell when the last was seen."""
     name = step.values["load"]
     load = stage.load(name)
-    last, since, sent = -1, time.monotonic(), 0
+    last, since, sent = -1, time.time(), 0
 
     def still() -> bool:
         nonlocal last, since, sent
@@ -140,12 +127,12 @@ def _await_silence(stage: Stage, step: Step) -> str:
         if seen is None or load.over:
             raise LabError(f"{name}: it sends nothing any more")
         if seen.messages_received != last:
-            last, since, sent = seen.messages_received, time.monotonic(), seen.messages_sent
-        return bool(time.monotonic() - since >= _STILL and seen.messages_sent > sent)
+            last, since, sent = seen.messages_received, time.time(), seen.messages_sent
+        return bool(time.time() - since >= _STILL and seen.messages_sent > sent)
 
     stage.wait(step, still, f"silence for {name}")
     stage.silent[name] = last
-    return ""
+    return _timed(step, since - stage.mark)
 
 
 def _await_event(stage: Stage, step: Step) -> str:
@@ -164,14 +151,18 @@ def _await_event(stage: Stage, step: Step) -> str:
         return len(found) >= count
 
     stage.wait(step, seen, f"event={name} {has}".strip())
-    return f"{values['note']} {found[count - 1].at - stage.mark:.2f} s" if "note" in values else ""
+    return _timed(step, found[count - 1].at - stage.mark)
+
+
+def _timed(step: Step, seconds: float) -> str:
+    return f"{step.values['note']} {seconds:.2f} s" if "note" in step.values else ""
 
 
 # The feed and the way to it --------------------------------------------------------------------
 
 
 def _networks(stage: Stage, step: Step) -> list[str]:
-    return [stage.filled(one) for one in step.values["networks"]]
+    return [stage.filled(one) for one in step.values.get("networks", ())]
 
 
 def _list(stage: Stage, step: Step) -> str:
@@ -258,73 +249,14 @@ def _settings(stage: Stage, step: Step) -> str:
 def _import(stage: Stage, step: Step) -> str:
     began = time.monotonic()
     count = str(step.values["count"])
-    stage.services.run(KAMAILIO, "python3", "-c", _IMPORT, count, "lab", timeout=step.within)
+    words = ("python3", "-c", _IMPORT, count, "lab", *_networks(stage, step))
+    stage.services.run(KAMAILIO, *words, timeout=step.within)
     return f"{count} entries imported into the store in {time.monotonic() - began:.1f} s"
 
 
 def _forget(stage: Stage, step: Step) -> str:
     stage.services.run(KAMAILIO, "python3", "-c", _FORGET, "lab", timeout=step.within)
     return ""
-
-
-# TCP connections -------------------------------------------------------------------------------
-
-
-def _tcp(stage: Stage, name: str) -> int:
-    found = re.search(rf"{name}: (\d+)", stage.node.rpc("core.tcp_info"))
-    if found is None:
-        raise LabError(f"Kamailio says nothing of its {name}")
-    return int(found[1])
-
-
-def _hold_connections(stage: Stage, step: Step) -> str:
-    """Open idle connections from each source until Kamailio has as many as it takes."""
-    most = _tcp(stage, "max_connections")
-    target = stage.services.address(KAMAILIO)
-    for source in step.values["sources"]:
-        words = ("bash", "-c", _HOLD, "bash", target, str(most + 50))
-        stage.held[source] = stage.services.begin(source, *words)
-    took = stage.wait(
-        step, lambda: _tcp(stage, "opened_connections") >= most, f"{most} open connections"
-    )
-    return f"{most} idle connections, all that Kamailio takes, in {took:.1f} s"
-
-
-def _await_tcp(stage: Stage, step: Step) -> str:
-    """Wait until a new connection is served, or is not, as the step has it."""
-    source, served = step.values["source"], bool(step.values["served"])
-    addresses = [stage.services.address(one) for one in (KAMAILIO, source)]
-
-    def probe() -> bool:
-        try:
-            words = ("bash", "-c", _PROBE, "bash", *addresses, f"p{next(_numbers)}")
-            stage.services.run(source, *words, timeout=10)
-        except LabError:
-            return not served
-        return served
-
-    took = stage.wait(step, probe, f"TCP {'served' if served else 'refused'}")
-    return f"{step.values['note']} {took:.1f} s" if "note" in step.values else ""
-
-
-# Prometheus ------------------------------------------------------------------------------------
-
-
-def _await_metric(stage: Stage, step: Step) -> str:
-    """Wait until a query gives at least a number, for each of its series."""
-    query, least = step.values["query"], float(step.values["least"])
-    found: list[float] = []
-
-    def seen() -> bool:
-        try:
-            text = stage.services.run("feed", "python3", "-c", _QUERY, query, timeout=10)
-        except LabError:
-            return False
-        found[:] = [float(one["value"][1]) for one in json.loads(text)["data"]["result"]]
-        return bool(found) and min(found) >= least
-
-    wait_for(seen, f"{query} >= {least:g}", step.within)
-    return f"{query} = {min(found):g}"
 
 
 def _action(work: Callable[[Stage, Step], str], *values: str, changes: bool = True) -> Action:
@@ -335,8 +267,8 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "start": _action(_start, "load", changes=False),
     "await-end": _action(_await_end, "load", changes=False),
     "await-drops": _action(_await_drops, "more", changes=False),
-    "await-answers": _action(_await_answers, "load", changes=False),
-    "await-silence": _action(_await_silence, "load", changes=False),
+    "await-answers": _action(_await_answers, "load", "note", changes=False),
+    "await-silence": _action(_await_silence, "load", "note", changes=False),
     "await-event": _action(
         _await_event, "event", "has", "least", "count", "then", "note", changes=False
     ),
@@ -350,10 +282,11 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "await-well": _action(_await_well, "service", changes=False),
     "reload": _action(_reload),
     "settings": _action(_settings, "allow"),
-    "import": _action(_import, "count"),
+    "import": _action(_import, "count", "networks"),
     "forget": _action(_forget),
-    "hold-connections": _action(_hold_connections, "sources"),
-    "await-tcp": _action(_await_tcp, "source", "served", "note", changes=False),
-    "await-metric": _action(_await_metric, "query", "least", changes=False),
+    "hold-connections": _action(hold_connections, "sources"),
+    "await-tcp": _action(await_tcp, "source", "served", "note", changes=False),
+    "remember-metric": _action(remember_metric, "query", changes=False),
+    "await-metric": _action(await_metric, "query", "least", "more", changes=False),
 }
 VALUES: Final = {name: action.values for name, action in ACTIONS.items()}

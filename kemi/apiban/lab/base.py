@@ -12,7 +12,7 @@ from typing import Final
 
 from apiban.lab.command import LabError, run, succeeds
 
-__all__ = ["RELEASES", "base_image", "host_release", "made_image"]
+__all__ = ["RELEASES", "base_image", "debootstrap_command", "host_release", "own_image"]
 
 RELEASES: Final = ("bookworm", "trixie")
 MIRROR: Final = "http://deb.debian.org/debian"
@@ -35,41 +35,57 @@ def host_release(os_release: str) -> str:
     return RELEASES[0]
 
 
-def made_image(release: str) -> str:
-    """Give the name of the image that debootstrap makes."""
-    return f"apiban-base:{release}"
+def own_image(release: str, project: str) -> str:
+    """Give a project's own name of its base image: another copy's lab does not remove it."""
+    return f"apiban-base:{project}-{release}"
 
 
 def base_image(
-    docker: Sequence[str], release: str, folder: Path, say: Callable[[str], None]
+    docker: Sequence[str], release: str, project: str, folder: Path, say: Callable[[str], None]
 ) -> str:
-    """Give the name of an image of the release; pull it, or make it, when it is not there."""
-    pulled, made = f"debian:{release}-slim", made_image(release)
-    for name in (pulled, made):
-        if succeeds([*docker, "image", "inspect", name]):
-            return name
-    if succeeds([*docker, "pull", "-q", pulled], timeout=_PULL_TIMEOUT):
-        return pulled
+    """Give the project's name of an image of the release; pull it, or make it, if need be.
+
+    What was pulled keeps no other name, unless it was there before.
+    """
+    public, ours = f"debian:{release}-slim", own_image(release, project)
+    if succeeds([*docker, "image", "inspect", ours]):
+        return ours
+    was_there = succeeds([*docker, "image", "inspect", public])
+    if was_there or succeeds([*docker, "pull", "-q", public], timeout=_PULL_TIMEOUT):
+        run([*docker, "tag", public, ours])
+        if not was_there:
+            run([*docker, "image", "rm", public])
+        return ours
     say(f"no registry is reachable: making the base image with debootstrap ({release})")
-    _make(docker, release, made, folder)
-    return made
+    _make(docker, release, ours, folder)
+    return ours
+
+
+def debootstrap_command(release: str, root: Path) -> list[str]:
+    """Give debootstrap's command line; its mounts and processes end with it, even when killed."""
+    alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    return [*alone, "debootstrap", "--variant=minbase", release, str(root), MIRROR]
 
 
 def _make(docker: Sequence[str], release: str, name: str, folder: Path) -> None:
     if os.geteuid() != 0 or shutil.which("debootstrap") is None:
         raise LabError("no registry is reachable, and only root, with debootstrap, can do without")
     with tempfile.TemporaryDirectory(prefix="base-", dir=folder) as root:
-        run(["debootstrap", "--variant=minbase", release, root, MIRROR], timeout=_MAKE_TIMEOUT)
+        run(debootstrap_command(release, Path(root)), timeout=_MAKE_TIMEOUT)
         excluded = [f"--exclude={path}" for path in _LEFT_OUT]
         with subprocess.Popen(
             ["tar", "-C", root, *excluded, "-c", "."], stdout=subprocess.PIPE
         ) as tar:
-            done = subprocess.run(
-                [*docker, "import", "-", name],
-                stdin=tar.stdout,
-                capture_output=True,
-                timeout=_MAKE_TIMEOUT,
-                check=False,
-            )
+            try:
+                done = subprocess.run(
+                    [*docker, "import", "-", name],
+                    stdin=tar.stdout,
+                    capture_output=True,
+                    timeout=_MAKE_TIMEOUT,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                tar.kill()
+                raise LabError(f"docker import: not within {_MAKE_TIMEOUT:g} s") from None
     if tar.returncode or done.returncode:
         raise LabError(f"docker import: {done.stderr.decode('utf-8', 'replace').strip()}")

@@ -1,4 +1,4 @@
-"""The command lines of compose, version 1 (``docker-compose``) and 2 (``docker compose``)."""
+"""The command lines of compose: version 1 (``docker-compose``), and 2 and later."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Compose", "choose_compose", "find_compose"]
 
 @dataclass(frozen=True, slots=True)
 class Compose:
-    """One of them: how it is called, and its major version."""
+    """One of them: how it is called, and its major version (5 came after 2)."""
 
     words: tuple[str, ...]
     version: int
@@ -25,7 +25,7 @@ class Compose:
 
     @property
     def build(self) -> tuple[str, ...]:
-        """Give what builds all images at once; version 2 always does."""
+        """Give what builds all images at once; later versions always do."""
         return ("build", "--parallel") if self.version == 1 else ("build",)
 
     @property
@@ -44,7 +44,7 @@ def choose_compose(plugin: str | None, program: str | None) -> Compose:
 
     """
     for words, said in ((("docker", "compose"), plugin), (("docker-compose",), program)):
-        found = re.search(r"\bv?([12])\.\d+", said or "")
+        found = re.search(r"version:? v?(\d+)\.", said or "")
         if found:
             return Compose(words, int(found[1]))
     raise LabError("there is neither docker compose nor docker-compose (Debian: docker-compose)")

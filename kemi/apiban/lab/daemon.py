@@ -19,12 +19,12 @@ from typing import Final
 
 from apiban.lab.command import LabError, succeeds
 
-__all__ = ["CGROUP", "Daemon", "daemon_command"]
-
-CGROUP: Final = "apiban-lab"
+__all__ = ["Daemon", "daemon_command"]
 
 _START_TIMEOUT: Final = 60.0
 _STOP_TIMEOUT: Final = 30.0
+# Docker 20 makes this wherever its own folders are; others may have made it before.
+_KEY: Final = Path("/etc/docker/key.json")
 # Docker makes these wherever its own folders are; with something in them they are somebody's.
 _EMPTY: Final = (Path("/run/docker/plugins"), Path("/run/docker"))
 _GROUP_TIMEOUT: Final = 2.0
@@ -38,7 +38,7 @@ def daemon_command(folder: Path, *, isolated: bool) -> list[str]:
         *("dockerd", "--config-file", str(folder / "daemon.json")),
         *("--data-root", str(folder / "data"), "--exec-root", str(folder / "exec")),
         *("--pidfile", str(folder / "docker.pid"), "-H", f"unix://{folder / 'docker.sock'}"),
-        *("--cgroup-parent", CGROUP, "--bridge", "none", "--log-level", "warn"),
+        *("--cgroup-parent", folder.name, "--bridge", "none", "--log-level", "warn"),
     ]
     return words if isolated else [*words, "--iptables=false", "--ip-forward=false"]
 
@@ -49,6 +49,7 @@ class Daemon:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._pid_file = folder / "unshare.pid"
+        self._key_file = folder / "key.json"  # the key that our own daemon made, if it did
 
     @property
     def own(self) -> bool:
@@ -81,6 +82,7 @@ class Daemon:
             raise LabError("dockerd is not in PATH (Debian has it in docker.io)")
         (self._folder / "daemon.json").write_text("{}\n", encoding="ascii")
         (self._folder / "docker.pid").unlink(missing_ok=True)
+        had_key = _KEY.exists()
         with (self._folder / "dockerd.log").open("wb") as log:
             process = subprocess.Popen(
                 daemon_command(self._folder, isolated=isolated),
@@ -92,7 +94,10 @@ class Daemon:
         self._pid_file.write_text(str(process.pid), encoding="ascii")
         give_up = time.monotonic() + _START_TIMEOUT
         while process.poll() is None and time.monotonic() < give_up:
-            if self.own and self.answers():
+            ready = self.own and self.answers()
+            if not had_key and _KEY.exists():
+                shutil.copyfile(_KEY, self._key_file)
+            if ready:
                 return
             time.sleep(0.1)
         said = (self._folder / "dockerd.log").read_text("utf-8", "replace").splitlines()
@@ -118,10 +123,20 @@ class Daemon:
                 os.kill(pid, signal.SIGKILL)
         while self._pid() is not None:
             time.sleep(0.05)
-        _remove_groups()
+        if self._pid_file.exists():  # else the groups are not of this folder's daemon
+            _remove_groups(self._folder.name)
+        self._remove_key()
         for folder in _EMPTY:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+    def _remove_key(self) -> None:
+        """Remove the key that our own daemon made, while it is still that one."""
+        with contextlib.suppress(OSError):
+            if self._key_file.read_bytes() == _KEY.read_bytes():
+                _KEY.unlink()
+                _KEY.parent.rmdir()  # unless it holds something
+        self._key_file.unlink(missing_ok=True)
 
     def _pid(self) -> int | None:
         """Give the process, of our start, whose daemon has its data in the lab's folder."""
@@ -143,9 +158,9 @@ def _children(pid: int) -> list[int]:
     return [int(one) for one in text.split()]
 
 
-def _remove_groups() -> None:
+def _remove_groups(name: str) -> None:
     """Remove the control groups that Docker leaves: in each hierarchy, or in the one."""
-    for top in (*Path("/sys/fs/cgroup").glob(f"*/{CGROUP}"), Path("/sys/fs/cgroup") / CGROUP):
+    for top in (*Path("/sys/fs/cgroup").glob(f"*/{name}"), Path("/sys/fs/cgroup") / name):
         for group in (*sorted(top.glob("**/"), reverse=True), top):
             _remove_group(group)
 

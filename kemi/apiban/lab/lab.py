@@ -15,10 +15,11 @@ from typing import Final
 
 import ifaddr
 
-from apiban.lab.base import base_image, made_image
+from apiban.lab.base import RELEASES, base_image, own_image
 from apiban.lab.command import LabError, run
 from apiban.lab.compose import find_compose
 from apiban.lab.daemon import Daemon
+from apiban.lab.folder import is_there, make_folder, remove_folder, require_space
 from apiban.lab.node import Node
 from apiban.lab.services import LOOK_EVERY, Services
 
@@ -49,7 +50,6 @@ class Made:
 
     release: str
     base: str
-    made_base: bool
     net4: str
     net6: str
     ports: bool
@@ -61,14 +61,21 @@ def project_name(root: Path) -> str:
 
 
 def default_folder(root: Path, environ: Mapping[str, str]) -> Path:
-    """Give where the lab keeps what it makes: ``LAB_STATE``, or a folder below /var/tmp."""
-    return Path(environ.get("LAB_STATE") or f"/var/tmp/{project_name(root)}")  # noqa: S108
+    """Give where the lab keeps what it makes: a folder of its own below ``LAB_STATE``."""
+    above = Path(environ.get("LAB_STATE") or "/var/tmp")  # noqa: S108 - what is there is not trusted
+    return above.absolute() / project_name(root)
 
 
 class Lab:
-    """One lab; ``folder`` exists while there is one."""
+    """One lab; ``folder`` exists while there is one.
+
+    Raises:
+        LabError: the folder is there, and is not ours.
+
+    """
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        is_there(folder)
         self._folder = folder
         self._say = say
         self._project = project_name(ROOT)
@@ -94,19 +101,25 @@ class Lab:
         net4, net6 = environ.get("LAB_NET4") or NET4, environ.get("LAB_NET6") or NET6
         if not self.is_up:
             self.down()  # what an earlier one may have left half made
-            self._folder.mkdir(mode=0o700, parents=True)
+            _require_ipv6()
+            make_folder(self._folder)
+            require_space(self._folder)
         if self._daemon.own:
             self._compose("down", "-v", "--remove-orphans", "-t", "2", timeout=_UP_TIMEOUT)
             self._daemon.stop()
-        if not self._daemon.answers():
+        answers = self._daemon.answers()
+        # The network of the lab's own daemon is not this host's, unless ports are opened.
+        if (not (self._folder / "up").exists()) if answers else ports:
+            _refuse_taken(net4, net6)
+        if answers:
+            self._say(f"using the Docker daemon at {_docker_host()}")
+        else:
             self._say("no Docker daemon answers: starting one of the lab's own")
             self._daemon.start(isolated=False)
-        elif not (self._folder / "up").exists():
-            _refuse_taken(net4, net6)
         base = environ.get("BASE") or base_image(
-            self._daemon.docker(), release, self._folder, self._say
+            self._daemon.docker(), release, self._project, self._folder, self._say
         )
-        made = Made(release, base, base == made_image(release), net4, net6, ports)
+        made = Made(release, base, net4, net6, ports)
         (self._folder / "made.json").write_text(json.dumps(asdict(made)), encoding="utf-8")
         self._copy_context()
         compose = find_compose()
@@ -125,16 +138,18 @@ class Lab:
 
     def down(self) -> None:
         """Take away containers, networks, volumes, images, the daemon if it is the lab's, files."""
-        if not self._folder.exists():
+        if not is_there(self._folder):
             return
         own = self._daemon.own
-        if (self._folder / "made.json").exists() and self._daemon.answers():
-            if not own or self._made().ports:  # else its network ends with the daemon
-                self._compose("down", "-v", "--remove-orphans", "-t", "2", timeout=_UP_TIMEOUT)
-            if not own:
-                self._remove_images()
-        self._daemon.end()
-        shutil.rmtree(self._folder)
+        try:
+            if (self._folder / "made.json").exists() and self._daemon.answers():
+                if not own or self._made().ports:  # else its network ends with the daemon
+                    self._compose("down", "-v", "--remove-orphans", "-t", "2", timeout=_UP_TIMEOUT)
+                if not own:
+                    self._remove_images()
+        finally:
+            self._daemon.end()
+        remove_folder(self._folder)
 
     def logs(self) -> str:
         """Give what the services said."""
@@ -161,6 +176,7 @@ class Lab:
             **compose.environ,
             "BASE": made.base,
             "CA_FILE": "ca.crt" if _CA_BUNDLE.exists() else "LICENSE",
+            "DOCKER_CONFIG": str(_linked_config(self._folder / "docker")),
             "LAB_CONTEXT": str(self._folder / "context"),
             "LAB_NET4": made.net4,
             "LAB_NET6": made.net6,
@@ -200,12 +216,31 @@ class Lab:
             time.sleep(LOOK_EVERY)
 
     def _remove_images(self) -> None:
-        docker, made = self._daemon.docker(), self._made()
+        docker = self._daemon.docker()
         names = [f"apiban-{name}:{self._project}" for name in _IMAGES]
-        names += [made.base] if made.made_base else []
+        names += [own_image(release, self._project) for release in RELEASES]
         for name in names:
             if run([*docker, "images", "-q", name]).strip():
                 run([*docker, "image", "rm", name])
+
+
+def _docker_host() -> str:
+    return run(["docker", "context", "inspect", "-f", "{{.Endpoints.docker.Host}}"]).strip()
+
+
+def _linked_config(folder: Path) -> Path:
+    """Make a folder for what builds write into Docker's; what the user has there is linked."""
+    there = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    folder.mkdir(exist_ok=True)
+    for name in ("config.json", "contexts", "cli-plugins", "ca.pem", "cert.pem", "key.pem"):
+        if (there / name).exists() and not (folder / name).is_symlink():
+            (folder / name).symlink_to((there / name).absolute())
+    return folder
+
+
+def _require_ipv6() -> None:
+    if not Path("/proc/net/if_inet6").exists():
+        raise LabError("this kernel has no IPv6, which the lab's network needs")
 
 
 def _refuse_taken(net4: str, net6: str) -> None:

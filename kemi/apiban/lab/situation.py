@@ -70,6 +70,7 @@ class Expect:
     drops: float = 0.0  # the least share of what the silent loads sent that the node counted
     events: tuple[str, ...] = ()  # texts that the node's log lines hold
     no_events: tuple[str, ...] = ("event=fault",)
+    once: tuple[str, ...] = ()  # texts that exactly one of them holds
     limit: float = 120.0  # seconds that it may take in all
 
 

@@ -28,6 +28,7 @@ class Stage:
         self.began = time.time()
         self.mark = self.began  # when the last action that changed something began
         self.held: dict[str, subprocess.Popen[bytes]] = {}  # who holds connections, by service
+        self.metrics: dict[str, float] = {}  # what was remembered, by query
         self._plans = plans
         self._dropped = -self.node.counts().dropped
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from apiban.lab.base import host_release
+from apiban.lab.base import debootstrap_command, host_release, own_image
 from apiban.lab.command import LabError, run, succeeds
 from apiban.lab.compose import choose_compose
 from apiban.lab.daemon import Daemon, daemon_command
@@ -24,6 +24,10 @@ V2 = "Docker Compose version 2.26.1-4\n"
         (V2, V1, ("docker", "compose"), 2),
         ("", V2, ("docker-compose",), 2),
         ("Docker Compose version v2.40.3", None, ("docker", "compose"), 2),
+        ("Docker Compose version v2.26.1\n", V1, ("docker", "compose"), 2),
+        ("Docker Compose version v5.0.1\n", V1, ("docker", "compose"), 5),
+        (None, "Docker Compose version v5.1.2\n", ("docker-compose",), 5),
+        (None, "docker-compose version 1.29.2, build 5becea4c\n", ("docker-compose",), 1),
     ],
 )
 def test_the_version_is_what_it_says(
@@ -49,17 +53,20 @@ def test_command_lines() -> None:
     assert two.command("lab", ["a.yml"], "down")[:4] == ["docker", "compose", "-p", "lab"]
     assert one.build == ("build", "--parallel")
     assert one.environ["DOCKER_BUILDKIT"] == "1"
-    assert (two.build, two.environ) == (("build",), {})
+    five = choose_compose("Docker Compose version v5.0.1", None)
+    for later in (two, five):
+        assert (later.build, later.environ) == (("build",), {})
 
 
 def test_the_daemon_has_all_in_its_folder() -> None:
     """Its files are below the lab's folder; only the one that runs the lab has its own network."""
-    folder = Path("/lab")
+    folder = Path("/lab/apiban-lab-1")
     build, play = (daemon_command(folder, isolated=one) for one in (False, True))
     for words in (build, play):
         paths = [word for word in words if word.startswith(("/", "unix:"))]
         assert len(paths) == 5
-        assert all("/lab/" in path for path in paths)
+        assert all("/lab/apiban-lab-1/" in path for path in paths)
+        assert words[words.index("--cgroup-parent") + 1] == "apiban-lab-1"
         assert {"--mount", "--pid", "--kill-child"} <= set(words)
     assert "--net" in play
     assert "--iptables=false" not in play  # the rules are in the network of its own
@@ -96,7 +103,16 @@ def test_each_copy_has_a_lab_of_its_own() -> None:
     assert one != other
     assert one.startswith("apiban-lab-")
     assert default_folder(Path("/srv/one"), {}) == Path("/var/tmp") / one
-    assert default_folder(Path("/srv/one"), {"LAB_STATE": "/x"}) == Path("/x")
+    assert default_folder(Path("/srv/one"), {"LAB_STATE": "/x"}) == Path("/x") / one
+    assert own_image("trixie", one) != own_image("trixie", other)
+
+
+def test_debootstrap_keeps_its_mounts_to_itself() -> None:
+    """Its mounts and its processes end with what is killed when it takes too long."""
+    words = debootstrap_command("trixie", Path("/x"))
+    unshare = words[: words.index("debootstrap")]
+    assert unshare[0] == "unshare"
+    assert {"--mount", "--pid", "--fork", "--kill-child"} <= set(unshare)
 
 
 def test_commands_fail_in_one_line() -> None:

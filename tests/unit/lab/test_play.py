@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from apiban.lab.situation import Expect
+from apiban.lab.play import play
+from apiban.lab.services import Services
+from apiban.lab.situation import Expect, Situation
 
 from tests.unit.lab.parts import CALLS, GOOD, PLAN, RESULT, outcome, report
 
@@ -37,6 +39,23 @@ def test_events() -> None:
     assert report(outcome(), expect=expect).failures == ("the log has no event=pass-held",)
     fault = "event=fault what=gate"
     assert report(outcome(), events=(fault, fault)).failures == (f"the log has {fault}",)
+
+
+def test_an_event_that_must_come_once() -> None:
+    """None, and two, are failures."""
+    expect, trouble = Expect(once=("event=feed-trouble",)), "event=feed-trouble state=outage"
+    assert report(outcome(), expect=expect, events=(trouble,)).failures == ()
+    for events in ((), (trouble, trouble)):
+        (failure,) = report(outcome(), expect=expect, events=events).failures
+        assert failure == f"the log has event=feed-trouble {len(events)} times, not once"
+
+
+def test_a_kamailio_that_is_down_is_a_failure() -> None:
+    """It is a row of the table, with nothing sent; the next situation is played."""
+    situation = Situation("try", "a try", 1, (PLAN,), (), (), Expect())
+    played = play(situation, Services(["false"], "no-project"))
+    assert len(played.failures) == 1
+    assert played.failures[0].startswith("false ps -a")
 
 
 def test_the_time_limit() -> None:
