@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from apiban.bench.drops import measure_drops, measure_kernel_drops
+from apiban.bench.drops import CROWDED, NFTABLES, measure_drops, measure_kernel_drops
 from apiban.bench.good import ALONE, measure_calls, measure_requests
+from apiban.bench.lists import CROWDING, LISTED
 from apiban.bench.nodes import (
     FLOOR,
     HTABLE_ALONE,
@@ -51,15 +52,17 @@ def cost_of_drops(
         f"A dropped packet (-x {allocator})",
         ("set-up", "CPU us", "of the floor"),
         tuple(
-            (name, figure_text(figure), f"{figure.median / found[FLOOR].median:.2f}")
+            (name, figure_text(figure), _of_floor(name, figure, found))
             for name, figure in sorted(found.items(), key=lambda one: one[1].median)
         ),
         (
             "CPU time of the worker for a packet of a flood that saturates it",
+            f"{len(LISTED)} sources flood in turn: where ours has its front, that answers for them",
+            f"{CROWDED}: {len(CROWDING):,} flood in turn, more than the front takes",
             "for nftables that of the core that receives, beyond a drop where the packet comes in",
         ),
         tuple(
-            _goal(f"a drop, of {other} (-x {allocator})", ours.per(found[other]), limit)
+            Goal.of(f"a drop, of {other} (-x {allocator})", ours.per(found[other]), limit)
             for other, limit in ratios
         ),
         _plain(found),
@@ -80,14 +83,15 @@ def cost_of_requests(
         tuple((name, figure_text(found[name]), f"{added[name].median:.2f}") for name in found),
         (
             "added: beyond the same configuration without a check",
+            f"{len(LISTED)} sources ask in turn: where ours has its front, that answers for them",
             "a check alone: beyond a bare drop, which is the surer figure",
         ),
         (
-            Goal(
+            Goal.of(
                 f"added to a good request, of what a native htable look-up adds (-x {allocator})",
-                ours.median / htable.median,
+                ours.per(htable),
                 _OF_ADDED,
-                ours.noisy or htable.noisy,
+                noisy=ours.noisy or htable.noisy,
             ),
         ),
         _plain(found),
@@ -107,7 +111,7 @@ def cost_of_calls(folder: Path, *, allocator: str, calls: int, rounds: int, say:
         ),
         (),
         (
-            _goal(
+            Goal.of(
                 f"a proxied call, of one without us (-x {allocator})",
                 found[OURS_NATIVE].per(found[NATIVE]),
                 _OF_CALL,
@@ -118,8 +122,9 @@ def cost_of_calls(folder: Path, *, allocator: str, calls: int, rounds: int, say:
     return [part]
 
 
-def _goal(name: str, ratio: Figure, limit: float) -> Goal:
-    return Goal(name, ratio.median, limit, ratio.noisy)
+def _of_floor(name: str, figure: Figure, found: Mapping[str, Figure]) -> str:
+    """Give the ratio to the floor's cost, which is the worker's: nftables has none of that."""
+    return "-" if name == NFTABLES else f"{figure.per(found[FLOOR]).median:.3f}"
 
 
 def _plain(found: Mapping[str, Figure]) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """What a dropped packet costs, with each way to drop it.
 
-The flood comes in bursts, faster than any of them takes it: the worker never waits, and finds the
-next packet in its socket. At a trickle each packet wakes the worker up besides, which costs the
-kernel more than all the rest, and the same with all of them.
+The flood comes in bursts, faster than all but the cheapest take it: the worker hardly ever waits,
+and finds the next packet in its socket. At a trickle each packet wakes the worker up besides, which
+costs the kernel more than all the rest, and the same with all of them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from apiban.bench.check import check_node
 from apiban.bench.flood import BURST
+from apiban.bench.lists import CROWD, CROWDING, FEW, LISTED
 from apiban.bench.machine import BenchError, cpu_seconds, udp_socket
 from apiban.bench.nftables import dropped_at_once, dropped_by_set
-from apiban.bench.nodes import HOST, SETUPS, Node
+from apiban.bench.nodes import HOST, OURS, SETUPS, Node
 from apiban.bench.rounds import Figure, alternate
 from apiban.trial.stage import free_port
 
-__all__ = ["LISTED", "NFTABLES", "Sent", "drain", "measure_drops", "send_flood", "worker_cost"]
+__all__ = ["CROWDED", "NFTABLES", "Sent", "drain", "measure_drops", "measure_kernel_drops"]
+__all__ += ["send_flood", "worker_cost"]
 
 NFTABLES: Final = "nftables set (kernel)"
-LISTED: Final = tuple(f"127.0.9.{number}" for number in range(1, 51))
-_SOURCES: Final = "127.0.9.1-50"
+CROWDED: Final = f"ours, pre-parse, {len(CROWDING):,} sources"
+_CROWD_BURST: Final = 5  # packets of one source before the next one's
 _RATE: Final = 300_000  # more than a worker takes with any of the set-ups but the cheapest
 _DRAIN_TIMEOUT: Final = 30.0
 _BOOKED: Final = 0.02  # seconds until the scheduler has booked a sleeping process's last stretch
@@ -85,6 +88,8 @@ def worker_cost(node: Node, sources: str, *, packets: int, burst: int = BURST) -
     words = ("--sources", sources, "--packets", str(packets), "--rate", str(_RATE))
     sent = send_flood(node.target, *words, "--burst", str(burst))
     taken = sent.packets - (drain(node.port) - lost)
+    if taken <= 0:
+        raise BenchError(f"{node.setup.name}: it took none of {sent.packets:,} packets")
     time.sleep(_BOOKED)
     return (cpu_seconds(pids) - cpu) / taken * 1e6
 
@@ -98,8 +103,11 @@ def measure_drops(
         for number, setup in enumerate(SETUPS.values()):
             if setup.drops:
                 node = Node(setup, folder / str(number), LISTED, allocator=allocator)
-                stack.enter_context(node)
-                measures[setup.name] = partial(worker_cost, node, _SOURCES, packets=packets)
+                check_node(stack.enter_context(node))
+                measures[setup.name] = partial(worker_cost, node, FEW, packets=packets)
+        node = Node(SETUPS[OURS], folder / "crowd", (*LISTED, *CROWDING), allocator=allocator)
+        check_node(stack.enter_context(node))
+        measures[CROWDED] = partial(worker_cost, node, CROWD, packets=packets, burst=_CROWD_BURST)
         return alternate(measures, rounds, say=say)
 
 
@@ -117,7 +125,7 @@ def measure_kernel_drops(
         receiver.bind((HOST, port))
 
         def cost() -> float:
-            words = ("--sources", _SOURCES, "--packets", str(packets), "--burst", "1")
+            words = ("--sources", FEW, "--packets", str(packets), "--burst", "1")
             sent = send_flood(f"{HOST}:{port}", *words)
             return sent.cpu / sent.packets * 1e6
 

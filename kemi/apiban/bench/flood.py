@@ -19,6 +19,7 @@ import contextlib
 import itertools
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -55,10 +56,13 @@ MESSAGES: Final = {
 
 
 def sources(text: str) -> list[str]:
-    """Read ``127.0.9.1-50`` as fifty addresses; a single address is itself."""
-    stem, _, last = text.partition("-")
-    network, _, first = stem.rpartition(".")
-    return [f"{network}.{number}" for number in range(int(first), int(last or first) + 1)]
+    """Read ``127.0.9.1-50`` as fifty addresses; a single one is itself; a comma parts several."""
+    found = []
+    for part in text.split(","):
+        stem, _, last = part.partition("-")
+        network, _, first = stem.rpartition(".")
+        found += [f"{network}.{number}" for number in range(int(first), int(last or first) + 1)]
+    return found
 
 
 def messages(kind: str, source: str, port: int, host: str) -> Iterator[bytes]:
@@ -129,6 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it reports when it is ended early
     host, _, port = options.target.rpartition(":")
     target = (host, int(port))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket for each source
     senders = [Source(address, target, options.kind) for address in options.sources]
     began, cpu = time.perf_counter(), time.process_time()
     sent = flood(senders, packets=options.packets, rate=options.rate, burst=options.burst)

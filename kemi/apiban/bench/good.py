@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from apiban.bench.drops import LISTED, worker_cost
+from apiban.bench.check import check_node
+from apiban.bench.drops import worker_cost
+from apiban.bench.lists import LISTED, UNLISTED
 from apiban.bench.machine import BenchError, cpu_seconds
 from apiban.bench.nodes import (
     FLOOR,
@@ -20,6 +22,7 @@ from apiban.bench.nodes import (
     OURS,
     OURS_ALONE,
     OURS_NATIVE,
+    OURS_NO_FRONT,
     PYTHON,
     RECIPE,
     SETUPS,
@@ -33,9 +36,8 @@ from apiban.trial.sipp import SCENARIOS, Load, Server, serve, start
 __all__ = ["ALONE", "REQUESTS", "measure_calls", "measure_requests"]
 
 # Whole requests, then the check alone.
-REQUESTS: Final = (NATIVE, RECIPE, HTABLE_EARLY, OURS_NATIVE, PYTHON, OURS)
+REQUESTS: Final = (NATIVE, RECIPE, HTABLE_EARLY, OURS_NATIVE, OURS_NO_FRONT, PYTHON, OURS)
 ALONE: Final = (FLOOR, HTABLE_ALONE, OURS_ALONE)
-_UNLISTED: Final = "127.0.10.1-50"
 _CALLER: Final = "127.0.2.1"
 _UPSTREAM: Final = "127.0.4.1"
 _CALLS_PER_SECOND: Final = 250
@@ -53,8 +55,8 @@ def measure_requests(
         measures: dict[str, Callable[[], float]] = {}
         for number, name in enumerate((*REQUESTS, *ALONE)):
             node = Node(SETUPS[name], folder / str(number), LISTED, allocator=allocator)
-            stack.enter_context(node)
-            measures[name] = partial(worker_cost, node, _UNLISTED, packets=packets)
+            check_node(stack.enter_context(node))
+            measures[name] = partial(worker_cost, node, UNLISTED, packets=packets)
         return alternate(measures, rounds, say=say)
 
 
@@ -75,7 +77,7 @@ def measure_calls(
         for number, name in enumerate((NATIVE, HTABLE_EARLY, OURS_NATIVE)):
             proxy = _proxy(SETUPS[name], f"sip:{_UPSTREAM}:{upstream.port}")
             node = Node(proxy, folder / str(number), LISTED, allocator=allocator)
-            stack.enter_context(node)
+            check_node(stack.enter_context(node))
             measures[name] = partial(_call_cost, node, folder, calls)
         return alternate(measures, rounds, say=say)
 
@@ -84,6 +86,7 @@ def _proxy(setup: Setup, upstream: str) -> Setup:
     """Give the same check before a proxy's routing."""
     return replace(
         setup,
+        answers="405",  # to OPTIONS
         configuration=CONFIGURATION.parent / "bench" / "proxy.cfg",
         defines=(*setup.defines, f'BENCH_UPSTREAM="{upstream}"'),
     )

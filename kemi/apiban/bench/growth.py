@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from apiban.bench.api import Api, no_news
+from apiban.bench.check import check_answers
 from apiban.bench.drops import worker_cost
 from apiban.bench.enforce import feed_settings
 from apiban.bench.lists import FLOOD, FLOODING, Listing, address
@@ -23,7 +24,7 @@ from apiban.bench.recipe import check_filled, entries, ours, recipe, shared_kib
 from apiban.bench.rounds import Figure, alternate
 from apiban.gate import Board
 
-__all__ = ["Cost", "Growth", "Holding", "measure_growth"]
+__all__ = ["Cost", "Growth", "Holding", "measure_growth", "measure_memory"]
 
 # The recipe's table as published, and one that is large enough for a million.
 _PUBLISHED: Final = 11
@@ -135,6 +136,16 @@ def measure_growth(  # noqa: PLR0913 - each is one thing a caller varies
             if count > 1:
                 holdings += nodes.hold(listings[fixed], count)
     return Growth(allocator, look_ups, builds, costs, holdings)
+
+
+def measure_memory(folder: Path, *, allocator: str, ranges: int, workers: int, say: Say) -> Growth:
+    """Measure the memory alone, with one list and so many workers."""
+    with Api(no_news) as api:
+        feed = feed_settings(api.base, requests=5, window=120, interval=120)
+        listing = Listing.make(folder / "list", ranges, feed)
+        listing.publish()
+        holdings = _Nodes(folder, allocator, api.base, feed, say).hold(listing, workers)
+    return Growth(allocator, (), (), (), holdings)
 
 
 # In Kamailio ------------------------------------------------------------------------------------
@@ -253,6 +264,7 @@ def _with_sizes(
                 stack.enter_context(one.node)
         for one in held.values():
             one.settle()
+            check_answers(one.node.setup.name, one.node.target, "200", lists=True)
         holdings = tuple(one.holding() for one in held.values())
         measures = {
             name: partial(worker_cost, one.node, FLOOD, packets=packets, burst=_BURST)

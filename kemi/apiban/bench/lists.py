@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from apiban.address import Network, parse_address
+from apiban.bench.flood import sources
 from apiban.gate import Board
 from apiban.settings import load_settings
 from apiban.settings.model import Settings
@@ -18,11 +19,18 @@ from apiban.snapshot import load_snapshot
 from apiban.snapshot.publish import Publisher, durable_path
 from apiban.store import FEED_SOURCE, FeedState, Store
 
-__all__ = ["FLOOD", "FLOODING", "LONGEST", "Listing", "address", "addresses", "unlisted"]
+__all__ = ["CROWD", "CROWDING", "FEW", "FLOOD", "FLOODING", "LISTED", "LONGEST", "UNLISTED"]
+__all__ += ["Listing", "address", "addresses", "unlisted"]
 
-# Sources on loopback that are on every list, for floods; and how the flood's program names them.
-FLOODING: Final = tuple(f"127.0.9.{number}" for number in range(1, 201))
+# Sources on loopback, as the flood's program names them and one by one: a few that are listed,
+# those on every list that grows, more than the front takes, and some that nobody lists.
+FEW: Final = "127.0.9.1-50"
+LISTED: Final = tuple(sources(FEW))
 FLOOD: Final = "127.0.9.1-200"
+FLOODING: Final = tuple(sources(FLOOD))
+CROWD: Final = ",".join(f"127.12.{number}.1-250" for number in range(32))
+CROWDING: Final = tuple(sources(CROWD))
+UNLISTED: Final = "127.0.10.1-50"
 
 _LOW: Final = 1 << 15
 LONGEST: Final = 64 * _LOW

@@ -15,14 +15,17 @@ from apiban.gate import Gate
 from apiban.snapshot import Snapshot, load_snapshot
 from apiban.snapshot.publish import durable_path
 
-__all__ = ["AGAIN", "UNLISTED", "Build", "LookUp", "measure_builds", "measure_look_ups"]
+__all__ = ["AGAIN", "FIRST_MET", "LISTED", "UNLISTED", "Build", "LookUp"]
+__all__ += ["measure_builds", "measure_look_ups"]
 
 _LOOK_UPS: Final = 20_000
 _COMING_AGAIN: Final = 1000
-# Addresses that come again and again, as phones and scanners do, and such as never come again: with
-# them each step of the look-up misses the CPU's caches once the list is larger than those.
+# Addresses that come again and again, as phones and scanners do, and so many others, the same ones
+# in each round, that each step of the look-up misses the CPU's nearer caches once the list is long.
 AGAIN: Final = "unlisted, again"
 UNLISTED: Final = "unlisted"
+LISTED: Final = "listed"
+FIRST_MET: Final = "listed, met first"
 
 Say = Callable[[str], None]
 
@@ -87,8 +90,8 @@ def _look_ups(snapshot: Snapshot, size: int) -> dict[str, Callable[[], float]]:
     return {
         AGAIN: lambda: _time_each(gate.is_banned, again),
         UNLISTED: lambda: _time_each(gate.is_banned, others),
-        "listed": lambda: _time_each(snapshot.expires, listed),
-        "listed, met first": first_met,
+        LISTED: lambda: _time_each(snapshot.expires, listed),
+        FIRST_MET: first_met,
     }
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from apiban.errors import ApibanError
 
 __all__ = ["BenchError", "Machine", "UdpSocket", "cpu_seconds", "pin", "udp_socket", "urgent"]
-__all__ += ["waited_seconds"]
+__all__ += ["core_seconds", "waited_seconds"]
 
 
 class BenchError(ApibanError):
@@ -39,6 +39,13 @@ def _schedstat(pids: Iterable[int], column: int) -> float:
     for pid in pids:
         total += int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[column])
     return total / 1e9
+
+
+def core_seconds() -> tuple[float, float]:
+    """Give the seconds of all cores since the machine began: in all, and stolen by neighbours."""
+    first = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0]
+    ticks = [int(word) for word in first.split()[1:9]]  # what follows is counted in these already
+    return sum(ticks) / os.sysconf("SC_CLK_TCK"), ticks[7] / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)

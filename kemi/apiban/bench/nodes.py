@@ -18,7 +18,7 @@ from apiban.trial.stage import free_port
 
 __all__ = ["ALLOCATORS", "HOST", "SETUPS", "Node", "Setup", "fill_store"]
 __all__ += ["FLOOR", "HTABLE_ALONE", "HTABLE_EARLY", "NATIVE", "OURS", "OURS_ALONE"]
-__all__ += ["OURS_NATIVE", "PYTHON", "RECIPE"]
+__all__ += ["OURS_NATIVE", "OURS_NO_FRONT", "PYTHON", "RECIPE"]
 
 HOST: Final = "127.0.8.1"
 # Kamailio's default has debugging checks (-x qm says it by its name); -x tlsf has none.
@@ -40,6 +40,7 @@ class Setup:
     configuration: Path = _FOLDER / "bench.cfg"
     list_in: str = ""  # "htable", "store", or nowhere
     drops: bool = True
+    answers: str = "200"  # the status for an OPTIONS of who is not listed; nothing: no answer
 
 
 def _python(name: str, check: str, *defines: str, list_in: str = "", drops: bool = True) -> Setup:
@@ -53,6 +54,10 @@ def _python(name: str, check: str, *defines: str, list_in: str = "", drops: bool
     )
 
 
+def _alone(name: str, check: str, list_in: str) -> Setup:
+    return Setup(name, (check, "WITH_SINK"), list_in=list_in, drops=False, answers="")
+
+
 OURS: Final = "ours, pre-parse"
 OURS_NATIVE: Final = "native calling ours, pre-parse"
 RECIPE: Final = "htable recipe"
@@ -62,6 +67,7 @@ NATIVE: Final = "native, no check"
 PYTHON: Final = "Python KEMI, no check"
 # The check alone: what it passes is dropped at once.
 HTABLE_ALONE: Final = "htable, pre-parse, then a drop"
+OURS_NO_FRONT: Final = "native calling ours, without the front"
 OURS_ALONE: Final = "native calling ours, pre-parse, then a drop"
 SETUPS: Final = {
     setup.name: setup
@@ -76,14 +82,15 @@ SETUPS: Final = {
             list_in="store",
         ),
         Setup(OURS_NATIVE, ("WITH_NATIVE",), list_in="store"),
+        Setup(OURS_NO_FRONT, ("WITH_NATIVE", "WITHOUT_FRONT"), list_in="store"),
         Setup("native calling ours, request_route", ("WITH_NATIVE_REQUEST",), list_in="store"),
         Setup(RECIPE, ("WITH_RECIPE",), list_in="htable"),
         Setup(HTABLE_EARLY, ("WITH_HTABLE_EARLY",), list_in="htable"),
         Setup("Lua KEMI, htable", ("WITH_LUA",), {}, _FOLDER / "htable.lua", list_in="htable"),
         _python("Python KEMI, htable", "htable", list_in="htable"),
-        Setup(FLOOR, ("WITH_FLOOR",)),
-        Setup(HTABLE_ALONE, ("WITH_HTABLE_EARLY", "WITH_SINK"), list_in="htable", drops=False),
-        Setup(OURS_ALONE, ("WITH_NATIVE", "WITH_SINK"), list_in="store", drops=False),
+        Setup(FLOOR, ("WITH_FLOOR",), answers=""),
+        _alone(HTABLE_ALONE, "WITH_HTABLE_EARLY", "htable"),
+        _alone(OURS_ALONE, "WITH_NATIVE", "store"),
         Setup(NATIVE, drops=False),
         _python(PYTHON, "none", drops=False),
     )
@@ -140,6 +147,11 @@ class Node:
         )
 
     @property
+    def runtime(self) -> Path:
+        """Its runtime folder."""
+        return self._folder / "runtime"
+
+    @property
     def target(self) -> str:
         """Where it listens, as ``address:port``."""
         return f"{HOST}:{self.port}"
@@ -148,10 +160,14 @@ class Node:
         if self.setup.list_in == "store":
             fill_store(self._folder / "state", self._listed, now=time.time())
         self.kamailio.start()
-        if self.setup.list_in == "htable":
-            for source in self._listed:
-                self.kamailio.rpc("htable.seti", "apiban", f"s:{source}", "1")
-        pin(self.workers(), _WORKER_CORE)
+        try:
+            if self.setup.list_in == "htable":
+                for source in self._listed:
+                    self.kamailio.rpc("htable.seti", "apiban", f"s:{source}", "1")
+            pin(self.workers(), _WORKER_CORE)
+        except BaseException:
+            self.kamailio.stop()
+            raise
         return self
 
     def __exit__(

@@ -29,22 +29,30 @@ def figure_data(figure: Figure) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a number must reach: ``value`` at most ``limit``."""
+    """What a number must reach: ``value`` at most ``limit``; None: the run does not show it."""
 
     name: str
-    value: float
+    value: float | None
     limit: float
     noisy: bool = False
 
     @property
-    def reached(self) -> bool:
-        """Whether it does."""
-        return self.value <= self.limit
+    def reached(self) -> bool | None:
+        """Whether it does; None: not shown."""
+        return None if self.value is None else self.value <= self.limit
+
+    @classmethod
+    def of(cls, name: str, ratio: Figure, limit: float, *, noisy: bool = False) -> Goal:
+        """Make one of a ratio; it is noisy, too, if the limit lies between its quartiles."""
+        low, high = ratio.quartiles
+        return cls(name, ratio.median, limit, noisy or ratio.noisy or low < limit < high)
 
     def row(self) -> tuple[str, ...]:
         """Give a line of the table of goals."""
+        if self.value is None:
+            return self.name, f"{self.limit:g}", "-", "not shown"
         verdict = "reached" if self.reached else "MISSED"
-        return self.name, f"{self.limit:g}", f"{self.value:.2f}", _noted(verdict, self.noisy)
+        return self.name, f"{self.limit:g}", f"{self.value:.3f}", _noted(verdict, self.noisy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,7 @@ class Report:
     machine: Machine
     taken: str  # when, and with which options
     parts: tuple[Part, ...]
+    failures: tuple[str, ...] = ()  # what was not measured, and why
 
     @property
     def goals(self) -> tuple[Goal, ...]:
@@ -85,6 +94,8 @@ class Report:
             f"{host.debian}, {host.kamailio}, Python {host.python}, {host.sipp}; {self.taken}.",
             "",
         ]
+        if self.failures:
+            lines += [*(f"- **Not measured:** {one}" for one in self.failures), ""]
         if self.goals:
             head = ("goal", "at most", "measured", "")
             lines += ["### Goals", "", *_table(head, [goal.row() for goal in self.goals]), ""]
@@ -95,6 +106,7 @@ class Report:
         return {
             "machine": asdict(self.machine),
             "taken": self.taken,
+            "failures": list(self.failures),
             "goals": [{**asdict(goal), "reached": goal.reached} for goal in self.goals],
             "parts": {part.title: part.data for part in self.parts},
         }

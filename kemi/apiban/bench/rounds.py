@@ -27,10 +27,16 @@ class Figure:
     @property
     def spread(self) -> float:
         """The distance between the quartiles, as a share of the median."""
-        if len(self.values) < 2 or not self.median:
-            return 0.0
+        low, high = self.quartiles
+        return (high - low) / abs(self.median) if self.median else 0.0
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """Between them lie half of the rounds."""
+        if len(self.values) < 2:
+            return self.median, self.median
         low, _, high = statistics.quantiles(self.values, n=4, method="inclusive")
-        return (high - low) / abs(self.median)
+        return low, high
 
     @property
     def noisy(self) -> bool:

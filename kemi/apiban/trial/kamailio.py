@@ -81,10 +81,14 @@ class Kamailio:
                 start_new_session=True,
             )
         give_up = time.monotonic() + _START_TIMEOUT
-        while self._process.poll() is None and time.monotonic() < give_up:
-            if (self._sockets / "kamailio_ctl").exists() and self._answers():
-                return self
-            time.sleep(0.05)
+        try:
+            while self._process.poll() is None and time.monotonic() < give_up:
+                if (self._sockets / "kamailio_ctl").exists() and self._answers():
+                    return self
+                time.sleep(0.05)
+        except BaseException:  # an interrupt too: nothing that was started is left
+            self.stop()
+            raise
         self.stop()
         raise KamailioError("Kamailio did not start: " + " | ".join(self.log_lines()[-5:]))
 

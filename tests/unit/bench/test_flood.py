@@ -10,9 +10,10 @@ from apiban.bench.flood import BURST, MESSAGES, Source, flood, messages, sources
 
 
 def test_sources_are_read() -> None:
-    """A range of last bytes, or a single address."""
+    """A range of last bytes, a single address, or several of them."""
     assert sources("127.0.9.1-3") == ["127.0.9.1", "127.0.9.2", "127.0.9.3"]
     assert sources("127.0.9.7") == ["127.0.9.7"]
+    assert sources("127.0.9.7,127.0.8.1-2") == ["127.0.9.7", "127.0.8.1", "127.0.8.2"]
 
 
 def split(burst: bytes) -> list[bytes]:

@@ -128,7 +128,19 @@ def test_half_of_the_calls_is_not_more_than_half() -> None:
 )
 def test_the_goal_is_judged_at_one_rate(points: list[Point], *, goal: bool | None) -> None:
     """At the lowest at which no protection loses more than half; unknown without such a point."""
-    assert run(*points).goal() is goal
+    assert run(*points).goal().reached is goal
+
+
+@pytest.mark.parametrize("doubtful", [NONE, OURS])
+def test_doubts_of_either_point_are_the_goals(doubtful: str) -> None:
+    """Half of the calls may have been lost for other reasons than the flood."""
+    points = [point(NONE, 2000, 60), point(OURS, 2000, 0)]
+    assert not run(*points).goal().noisy
+    points = [
+        dataclasses.replace(one, doubts=("a doubt",)) if one.protection == doubtful else one
+        for one in points
+    ]
+    assert run(*points).goal().noisy
 
 
 def test_rows_are_plain_data() -> None:

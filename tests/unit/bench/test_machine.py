@@ -6,7 +6,7 @@ import os
 import socket
 
 import pytest
-from apiban.bench.machine import BenchError, Machine, cpu_seconds, udp_socket
+from apiban.bench.machine import BenchError, Machine, core_seconds, cpu_seconds, udp_socket
 
 
 def test_cpu_time_grows_with_work() -> None:
@@ -36,6 +36,13 @@ def test_socket_that_overflows() -> None:
             taken += len(receiver.recv(1000)) // 400
         assert taken + found.lost == 500
         assert udp_socket(port).waiting == 0
+
+
+def test_stolen_time_is_part_of_all_time() -> None:
+    """Both grow, and never the one beyond the other."""
+    (before, stolen_before), (after, stolen) = core_seconds(), core_seconds()
+    assert before > 0
+    assert 0 <= stolen - stolen_before <= max(after - before, 0.0)
 
 
 def test_no_such_socket() -> None:

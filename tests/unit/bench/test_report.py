@@ -15,7 +15,12 @@ PART = Part(
     ("set-up", "us"),
     (("one", "1.00"), ("two", "2.00")),
     ("a remark",),
-    (Goal("half", 0.4, 0.5), Goal("less", 0.6, 0.5), Goal("who knows", 0.1, 0.5, noisy=True)),
+    (
+        Goal("half", 0.4, 0.5),
+        Goal("less", 0.6, 0.5),
+        Goal("who knows", 0.1, 0.5, noisy=True),
+        Goal("hidden", None, 0),
+    ),
     {"one": figure_data(Figure((1.0, 1.0)))},
 )
 
@@ -24,9 +29,10 @@ def test_markdown() -> None:
     """Machine, goals and tables, in that order."""
     text = Report(MACHINE, "in full", (PART,)).markdown()
     assert text.startswith("Measured on a CPU (2 cores), Linux 6.1")
-    assert "| half | 0.5 | 0.40 | reached |" in text
-    assert "| less | 0.5 | 0.60 | MISSED |" in text
-    assert "| who knows | 0.5 | 0.10 | reached, but too noisy to trust |" in text
+    assert "| half | 0.5 | 0.400 | reached |" in text
+    assert "| less | 0.5 | 0.600 | MISSED |" in text
+    assert "| who knows | 0.5 | 0.100 | reached, but too noisy to trust |" in text
+    assert "| hidden | 0 | - | not shown |" in text
     assert "### A part\n\n| set-up | us |\n| --- | ---: |\n| one | 1.00 |\n" in text
     assert text.index("### Goals") < text.index("### A part")
     assert "- a remark" in text
@@ -36,8 +42,15 @@ def test_data_is_json() -> None:
     """All rounds are in it, and whether each goal was reached."""
     data = json.loads(json.dumps(Report(MACHINE, "in full", (PART,)).data()))
     assert data["machine"]["cpu"] == "a CPU"
-    assert [goal["reached"] for goal in data["goals"]] == [True, False, True]
+    assert [goal["reached"] for goal in data["goals"]] == [True, False, True, None]
     assert data["parts"]["A part"]["one"]["rounds"] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("limit", "noisy"), [(1.0, True), (1.05, False), (0.9, False)])
+def test_a_goal_amid_its_rounds_is_noisy(limit: float, *, noisy: bool) -> None:
+    """With the limit between the quartiles another run may tell otherwise."""
+    goal = Goal.of("a ratio", Figure((0.98, 0.99, 1.0, 1.01, 1.02)), limit)
+    assert (goal.value, goal.noisy) == (1.0, noisy)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ def test_median_and_spread() -> None:
     figure = Figure((10.0, 12.0, 8.0, 11.0, 9.0))
     assert figure.median == 10.0
     assert figure.spread == pytest.approx(0.2)
+    assert figure.quartiles == (9.0, 11.0)
     assert Figure((3.0,)).spread == 0.0
     assert Figure((0.0, 0.0)).spread == 0.0
 
