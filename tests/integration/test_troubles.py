@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -254,20 +255,20 @@ def test_truncated_runtime_snapshot(make_node: MakeNode) -> None:
     """No file that somebody cuts short under running traffic ends a worker, or lets one through."""
     listed = tuple(f"127.66.{number // 250}.{number % 250 + 1}" for number in range(5000))
     node = make_node(listed).start()
-    senders = [Sender(source, node.target) for source in listed[::60]]
     sent = dropped = node.board.total().dropped
-    for cut in (None, 2, 64, 0):
-        for path in (node.folder / "runtime").glob("snapshot-*"):
-            os.truncate(path, path.stat().st_size // 2 if cut is None else cut)
-        node.api.feed.add(f"127.67.0.{1 if cut is None else cut + 2}")  # and a new list beside it
-        for _ in range(40):
-            for sender in senders:
-                sender.send()
-            sent += len(senders)
-            wait_for(node.has_read_all, "the workers")
-        assert node.passes(GOOD)
-    for sender in senders:
-        sender.socket.close()
+    with contextlib.ExitStack() as stack:
+        senders = [stack.enter_context(Sender(one, node.target)) for one in listed[::60]]
+        for cut in (None, 2, 64, 0):
+            for path in (node.folder / "runtime").glob("snapshot-*"):
+                with contextlib.suppress(FileNotFoundError):  # a newer one took its place
+                    os.truncate(path, path.stat().st_size // 2 if cut is None else cut)
+            node.api.feed.add(f"127.67.0.{1 if cut is None else cut + 2}")  # a new list beside it
+            for _ in range(40):
+                for sender in senders:
+                    sender.send()
+                sent += len(senders)
+                wait_for(node.has_read_all, "the workers")
+            assert node.passes(GOOD)
     wait_for(lambda: node.board.total().dropped >= sent, "every drop")
     assert node.board.total().dropped - dropped == 4 * 40 * len(senders)
     assert node.board.total().faults == 0
