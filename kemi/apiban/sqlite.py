@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from apiban.errors import StoreError
 
-__all__ = ["errors", "transaction"]
+__all__ = ["errors", "glance", "transaction"]
 
 
 @contextmanager
@@ -40,3 +42,14 @@ def errors(
     except (sqlite3.Error, UnicodeDecodeError, TypeError, ValueError) as error:
         # A damaged file can give SQLite's messages, and its values, any bytes.
         raise kind(error)(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def glance(path: Path, query: str, *values: object) -> tuple[Any, ...] | None:
+    """Read a row of a SQLite file of ours without waiting and writing; None if that cannot be."""
+    with contextlib.suppress(sqlite3.Error):
+        # A connection for each glance: the file may be replaced, and none is held over a fork.
+        address = f"{path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=0)) as db:
+            row: tuple[Any, ...] | None = db.execute(query, values).fetchone()
+            return row
+    return None

@@ -15,9 +15,10 @@ from apiban.feed.client import RequestsTransport, Transport
 from apiban.gate import Board
 from apiban.honeypot.queue import Queue
 from apiban.honeypot.report import Reporter
-from apiban.honeypot.settings import HoneypotSettings, ReportSettings, load_honeypot_settings
+from apiban.honeypot.settings import HoneypotSettings, load_honeypot_settings
 from apiban.log import Log
 from apiban.settings import FileWatch
+from apiban.settings.model import ReportSettings
 
 __all__ = ["QUEUE", "ReportProcess"]
 

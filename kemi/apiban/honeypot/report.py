@@ -19,8 +19,8 @@ from apiban.gate import Board
 from apiban.honeypot.counts import reported, set_last_report, set_reported, total
 from apiban.honeypot.queue import Queue
 from apiban.honeypot.records import Sighting, Unproven
-from apiban.honeypot.settings import ReportSettings
 from apiban.log import Log
+from apiban.settings.model import ReportSettings
 from apiban.sync.pauses import Pauses
 
 __all__ = ["Reporter"]

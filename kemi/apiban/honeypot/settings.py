@@ -7,16 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from apiban.settings.readers import Reader, Setting, boolean, number, optional_path, path, text, url
+from apiban.settings.model import ReportSettings
+from apiban.settings.readers import (
+    Reader,
+    Setting,
+    boolean,
+    number,
+    optional_path,
+    optional_url,
+    path,
+    text,
+)
 from apiban.settings.reading import Reading
-from apiban.settings.secret import Secret
 
 __all__ = [
     "SCHEMA",
     "AnswerSettings",
     "HoneypotSettings",
     "PbxSettings",
-    "ReportSettings",
     "UnprovenSettings",
     "honeypot_settings_path",
     "load_honeypot_settings",
@@ -42,7 +50,7 @@ def _setting(name: str, read: Reader, default: Any) -> Setting:
 
 
 SCHEMA: Final[tuple[Setting, ...]] = (
-    _setting("report.url", url, ""),
+    _setting("report.url", optional_url, ""),
     _setting("report.key", text, ""),
     _setting("report.key_file", optional_path, None),
     _setting("report.interval", number(0.1, 3600), 10.0),
@@ -63,20 +71,6 @@ SCHEMA: Final[tuple[Setting, ...]] = (
     _setting("paths.state", path, Path("/var/lib/apiban-honeypot")),
     _setting("paths.runtime", path, Path("/run/apiban-honeypot")),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ReportSettings:
-    """The feed that sightings are reported to. Times are in seconds; no ``url``: to nobody."""
-
-    url: str
-    key: Secret
-    key_file: Path | None
-    interval: float
-    batch: int
-    timeout: float
-    allow_http: bool
-    ca_file: Path | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from apiban.errors import SettingsError
+from apiban.settings.explain import warnings
 from apiban.settings.load import load_settings, settings_path
 
 __all__ = ["main"]
@@ -34,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             sys.stderr.write(f"{problem}\n")
         return 1
-    if not settings.feed.key:
-        sys.stderr.write("no key is set (APIBAN_KEY): the list will not be updated\n")
+    for warning in warnings(settings):
+        sys.stderr.write(f"{warning}\n")
     sys.stdout.write(f"{path}: good\n")
     return 0
 

@@ -11,12 +11,16 @@ from apiban.settings.secret import Secret
 
 __all__ = [
     "AllowSettings",
+    "CallSettings",
+    "DetectSettings",
     "EdgeSettings",
     "FeedSettings",
+    "HtableSettings",
     "LogSettings",
     "Mode",
     "NodeSettings",
     "PathSettings",
+    "ReportSettings",
     "Settings",
     "Upstream",
 ]
@@ -70,6 +74,7 @@ class FeedSettings:
     max_entries: int
     widest_ipv4: int
     widest_ipv6: int
+    max_growth: float
     accept_private: bool
     allow_http: bool
     ca_file: Path | None
@@ -82,9 +87,15 @@ class FeedSettings:
 
 @dataclass(frozen=True, slots=True)
 class AllowSettings:
-    """Sources that are never dropped."""
+    """Sources that are never dropped.
+
+    ``from_kamailio`` names the modules whose peers are never dropped either; no
+    ``permissions_groups`` are all groups.
+    """
 
     networks: tuple[Network, ...]
+    from_kamailio: tuple[str, ...]
+    permissions_groups: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,57 @@ class EdgeSettings:
     """The edge proxy's routing."""
 
     upstreams: tuple[Upstream, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """``grace``: for how many seconds a listed peer's answered calls still go on; 0 is off."""
+
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class DetectSettings:
+    """What gets a source banned by this node itself; a number of 0 turns its rule off.
+
+    ``failures`` refused credentials, ``users`` different users with refused credentials, a user
+    agent that holds one of ``agents`` (in lower case), ``requests`` of any kind: each within its
+    window, with its ban. Windows and bans are in seconds.
+    """
+
+    enabled: bool
+    failures: int
+    failures_window: float
+    failures_ban: float
+    users: int
+    users_window: float
+    users_ban: float
+    agents: tuple[str, ...]
+    agents_ban: float
+    requests: int
+    requests_window: float
+    requests_ban: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSettings:
+    """The feed that sightings are reported to. Times are in seconds; no ``url``: to nobody."""
+
+    url: str
+    key: Secret
+    key_file: Path | None
+    interval: float
+    batch: int
+    timeout: float
+    allow_http: bool
+    ca_file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class HtableSettings:
+    """``mirror`` is a hash table of the operator's that has the list too; empty: none."""
+
+    mirror: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +188,10 @@ class Settings:
     allow: AllowSettings
     node: NodeSettings
     edge: EdgeSettings
+    calls: CallSettings
+    detect: DetectSettings
+    report: ReportSettings
+    htable: HtableSettings
     log: LogSettings
     paths: PathSettings
 

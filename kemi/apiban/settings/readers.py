@@ -23,6 +23,7 @@ __all__ = [
     "network",
     "number",
     "optional_path",
+    "optional_url",
     "path",
     "text",
     "url",
@@ -102,6 +103,11 @@ def url(value: Any) -> str:
     if not good or not _PLAIN_URL.fullmatch(value):
         raise ValueError(allowed)
     return value if value.endswith("/") else value + "/"
+
+
+def optional_url(value: Any) -> str:
+    """Take an HTTP URL, or "" for none."""
+    return "" if value == "" else url(value)
 
 
 def path(value: Any) -> Path:

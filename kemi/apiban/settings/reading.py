@@ -10,8 +10,9 @@ import re
 import ssl
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from apiban.address import is_loopback
@@ -20,14 +21,25 @@ from apiban.log import clean
 from apiban.settings.readers import Setting
 from apiban.settings.secret import Secret, readable_by_others
 
-__all__ = ["Reading"]
+__all__ = ["Origin", "Reading"]
 
 _ADVICE: Final = "use chmod o-r on it"
 _LARGEST_FILE: Final = 1 << 16
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who gave a value. ``name`` is that of the file or the variable, empty for a default."""
+
+    kind: Literal["default", "file", "environment", "key file", "command line"]
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}".rstrip()
+
+
 class Reading:
-    """Values by name, and the problems met so far; none of these holds a secret.
+    """Values by name, their origins, and the problems met so far; no problem holds a secret.
 
     ``secrets`` are the settings whose value is never shown, and which make a file that others
     can read a problem. ``variables`` are prefixes of environment variables among which every
@@ -48,6 +60,7 @@ class Reading:
         must_exist: bool = False,
     ) -> None:
         self.values: dict[str, Any] = {setting.name: setting.default for setting in schema}
+        self.origins: dict[str, Origin] = {setting.name: Origin("default") for setting in schema}
         self.problems: list[str] = []
         self._schema = {setting.name: setting for setting in schema}
         self._path = path
@@ -97,12 +110,14 @@ class Reading:
         for variable in (*variables, self._schema[name].variable):
             text = self._environ.get(variable, "")
             if text:
+                self.origins[name] = Origin("environment", variable)
                 return self._checked_secret(text, variable)
         file: Path | None = self.values[f"{name}_file"]
         if file is None:
             return self._checked_secret(self.values[name], name)
         if self.values[name]:
             self.problem(f"{name} and {name}_file: set one of the two, not both")
+        self.origins[name] = Origin("key file", str(file))
         text = self._secret_in(file, name)
         return self._checked_secret(text, f"{name}_file")
 
@@ -194,19 +209,21 @@ class Reading:
         if setting is None:
             self.problem(f"{clean(name)}: no such setting; {self._docs} lists them")
         else:
-            self._read(setting, name, value)
+            self._read(setting, name, value, Origin("file", str(self._path)))
 
     def _take_environment(self, variables: tuple[str, ...], known: frozenset[str]) -> None:
         for setting in self._schema.values():
             text = self._environ.get(setting.variable)
             if text is not None and setting.name not in self._secrets:
-                self._read(setting, setting.variable, text)
+                origin = Origin("environment", setting.variable)
+                self._read(setting, setting.variable, text, origin)
         known |= {setting.variable for setting in self._schema.values()}
         for name in sorted(self._environ):
             if name.startswith(variables) and name not in known:
                 self.problem(f"{clean(name)}: no such setting; {self._docs} lists them")
 
-    def _read(self, setting: Setting, shown: str, value: Any) -> None:
+    def _read(self, setting: Setting, shown: str, value: Any, origin: Origin) -> None:
+        self.origins[setting.name] = origin
         try:
             self.values[setting.name] = setting.read(value)
         except (ValueError, RecursionError) as error:

@@ -19,6 +19,7 @@ from apiban.settings.readers import (
     network,
     number,
     optional_path,
+    optional_url,
     path,
     text,
     url,
@@ -52,6 +53,40 @@ def _upstream(text: str) -> Upstream:
     return Upstream(parse_address(match["host"]), port, transport)
 
 
+def _table(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_]{0,31}", value, re.ASCII):
+        raise ValueError("the name of a hash table of yours, such as apiban")
+    if value == "apiban_front":
+        raise ValueError("the name of a hash table of yours: this one is not for others")
+    return value
+
+
+def _group(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
+        raise ValueError(f"not a group's number: {text[:20]!r}")
+    return int(text)
+
+
+def _groups(value: Any) -> tuple[int, ...]:
+    if isinstance(value, list) and all(type(one) is int for one in value):
+        value = [str(one) for one in value]
+    groups: tuple[int, ...] = list_of(_group, "numbers of groups such as 1")(value)
+    return groups
+
+
+def _agent(text: str) -> str:
+    if not text.isprintable() or not text.isascii() or len(text) < 3:
+        raise ValueError(f"not three or more characters of a user agent: {text[:40]!r}")
+    return text.lower()
+
+
+# What scanners call themselves unless told otherwise.
+_AGENTS: Final = (
+    *("friendly-scanner", "friendly-request", "sipvicious", "sip-scan", "sipscan", "sundayddr"),
+    *("pplsip", "siparmyknife", "sivus", "sippts"),
+)
+
+_trusted = list_of(choice("dispatcher", "permissions"), "dispatcher and permissions")
 _networks = list_of(network, "addresses or networks such as 192.0.2.0/24")
 _peers = list_of(parse_address, "addresses such as 192.0.2.7")
 _upstreams = list_of(
@@ -78,12 +113,37 @@ SCHEMA: Final[tuple[Setting, ...]] = (
     Setting("feed.max_entries", number(1, 10_000_000, whole=True), 1_000_000),
     Setting("feed.widest_ipv4", number(1, 32, whole=True), 16),
     Setting("feed.widest_ipv6", number(1, 128, whole=True), 32),
+    Setting("feed.max_growth", number(0, 1000), 1.0),
     Setting("feed.accept_private", boolean, default=False),
     Setting("feed.allow_http", boolean, default=False),
     Setting("feed.ca_file", optional_path, None),
     Setting("allow.networks", _networks, ()),
+    Setting("allow.from_kamailio", _trusted, ("dispatcher", "permissions")),
+    Setting("allow.permissions_groups", _groups, ()),
     Setting("node.peers", _peers, ()),
     Setting("edge.upstreams", _upstreams, ()),
+    Setting("calls.grace", number(0, _DAY), 0.0),
+    Setting("detect.enabled", boolean, default=False),
+    Setting("detect.failures", number(0, 1_000_000, whole=True), 10),
+    Setting("detect.failures_window", number(1, _DAY), 300.0),
+    Setting("detect.failures_ban", number(1, 365 * _DAY), 3600.0),
+    Setting("detect.users", number(0, 1_000_000, whole=True), 10),
+    Setting("detect.users_window", number(1, _DAY), 300.0),
+    Setting("detect.users_ban", number(1, 365 * _DAY), 7 * _DAY),
+    Setting("detect.agents", list_of(_agent, "parts of user agents"), _AGENTS),
+    Setting("detect.agents_ban", number(1, 365 * _DAY), 7 * _DAY),
+    Setting("detect.requests", number(0, 1_000_000, whole=True), 0),
+    Setting("detect.requests_window", number(1, 3600), 10.0),
+    Setting("detect.requests_ban", number(1, 365 * _DAY), 600.0),
+    Setting("report.url", optional_url, ""),
+    Setting("report.key", text, ""),
+    Setting("report.key_file", optional_path, None),
+    Setting("report.interval", number(0.1, 3600), 10.0),
+    Setting("report.batch", number(1, 1000, whole=True), 500),
+    Setting("report.timeout", number(0.5, 300), 30.0),
+    Setting("report.allow_http", boolean, default=False),
+    Setting("report.ca_file", optional_path, None),
+    Setting("htable.mirror", _table, ""),
     Setting("log.interval", number(1, _DAY), 60.0),
     Setting("log.first_drops", number(0, 1000, whole=True), 10),
     Setting("paths.state", path, Path("/var/lib/apiban")),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from typing import Final
 
 from apiban.errors import StoreTooNew
+from apiban.sqlite import transaction
 
 __all__ = ["MIGRATIONS", "check_version", "migrate"]
 
@@ -64,6 +66,39 @@ MIGRATIONS: Final[tuple[tuple[str, str], ...]] = (
         );
         """,
     ),
+    (
+        "who allows, the operator's mode, and tasks for the sync",
+        """
+        CREATE TABLE allow_by_source (
+            family INTEGER NOT NULL,
+            first BLOB NOT NULL,
+            last BLOB NOT NULL,
+            source TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            added REAL NOT NULL,
+            expires REAL,
+            PRIMARY KEY (family, first, last, source)
+        ) WITHOUT ROWID;
+        INSERT INTO allow_by_source
+            SELECT family, first, last, 'operator', reason, added, expires FROM allow;
+        DROP TABLE allow;
+        ALTER TABLE allow_by_source RENAME TO allow;
+        CREATE TABLE mode (
+            -- One row at most: the mode that overrules the settings', for good or for a time.
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            mode TEXT NOT NULL,
+            added REAL NOT NULL,
+            expires REAL
+        );
+        CREATE TABLE task (
+            -- What the command line asks of the process that syncs.
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            at REAL NOT NULL,
+            name TEXT NOT NULL,
+            taken REAL
+        );
+        """,
+    ),
 )
 
 
@@ -93,5 +128,19 @@ def migrate(connection: sqlite3.Connection) -> None:
     """
     done = check_version(connection)
     for number, (_, script) in enumerate(MIGRATIONS[done:], start=done + 1):
-        # executescript would commit on its own: the step and its number go in together.
-        connection.executescript(f"BEGIN IMMEDIATE;{script};PRAGMA user_version={number};COMMIT;")
+        # The step and its number go in together, and once: another process may be at it as well.
+        with transaction(connection):
+            if check_version(connection) < number:
+                for statement in _statements(script):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version={number}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Divide a script, since ``executescript`` would end the transaction that it is in."""
+    statement = ""
+    for part in script.split(";"):
+        statement += part + ";"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -15,8 +15,8 @@ from apiban.gate import Board
 from apiban.honeypot.counts import NOT_KEPT, last_report
 from apiban.honeypot.queue import Queue
 from apiban.honeypot.report import Reporter
-from apiban.honeypot.settings import ReportSettings
 from apiban.settings import Secret
+from apiban.settings.model import ReportSettings
 
 from tests.support.clock import ManualClock
 from tests.support.log import MemoryLog

@@ -36,6 +36,18 @@ _SWITCH = Sample(
 _URL = 'a URL such as "https://apiban.org/api/"'
 _NETWORKS = (parse_network("192.0.2.0/24"), parse_address("2001:db8::1"))
 _PEERS = (parse_address("192.0.2.7"), parse_address("2001:db8::7"))
+_AGENTS = (
+    "friendly-scanner",
+    "friendly-request",
+    "sipvicious",
+    "sip-scan",
+    "sipscan",
+    "sundayddr",
+    "pplsip",
+    "siparmyknife",
+    "sivus",
+    "sippts",
+)
 _UPSTREAMS = (
     Upstream(parse_address("192.0.2.9"), 5070, "tcp"),
     Upstream(parse_address("2001:db8::9"), 5060, "udp"),
@@ -79,6 +91,7 @@ SAMPLES = {
     "feed.max_entries": _number(1_000_000, 500, "0", "a whole number from 1 to"),
     "feed.widest_ipv4": _number(16, 24, "33", "a whole number from 1 to 32"),
     "feed.widest_ipv6": _number(32, 48, "0", "a whole number from 1 to 128"),
+    "feed.max_growth": _number(1.0, 0.25, "-1", "a number from 0 to 1000"),
     "feed.accept_private": _SWITCH,
     "feed.allow_http": _SWITCH,
     "feed.ca_file": Sample(
@@ -97,6 +110,17 @@ SAMPLES = {
         '["192.0.2.1/24"]',
         "a list of addresses or networks such as 192.0.2.0/24",
     ),
+    "allow.from_kamailio": Sample(
+        ("dispatcher", "permissions"),
+        '["permissions"]',
+        "permissions",
+        ("permissions",),
+        '["carrierroute"]',
+        "a list of dispatcher and permissions",
+    ),
+    "allow.permissions_groups": Sample(
+        (), "[1, 20]", "1, 20", (1, 20), '["one"]', "a list of numbers of groups such as 1"
+    ),
     "node.peers": Sample(
         (),
         '["192.0.2.7", "2001:db8::7"]',
@@ -112,6 +136,50 @@ SAMPLES = {
         _UPSTREAMS,
         '["sip.example.org"]',
         "a list of SIP servers such as",
+    ),
+    "calls.grace": _number(0.0, 30.5, "-1", "a number from 0 to 86400"),
+    "detect.enabled": _SWITCH,
+    "detect.failures": _number(10, 0, "0.5", "a whole number from 0 to"),
+    "detect.failures_window": _number(300.0, 60.0, "0", "a number from 1 to 86400"),
+    "detect.failures_ban": _number(3600.0, 600.0, "0", "a number from 1 to"),
+    "detect.users": _number(10, 3, "-1", "a whole number from 0 to"),
+    "detect.users_window": _number(300.0, 60.0, "0", "a number from 1 to 86400"),
+    "detect.users_ban": _number(7 * _DAY, 600.0, "0", "a number from 1 to"),
+    "detect.agents": Sample(
+        _AGENTS, '["BadPhone"]', "BadPhone", ("badphone",), '["ab"]', "a list of parts of"
+    ),
+    "detect.agents_ban": _number(7 * _DAY, 600.0, "0", "a number from 1 to"),
+    "detect.requests": _number(0, 100, "-1", "a whole number from 0 to"),
+    "detect.requests_window": _number(10.0, 60.0, "0", "a number from 1 to 3600"),
+    "detect.requests_ban": _number(600.0, 60.0, "0", "a number from 1 to"),
+    "report.url": Sample(
+        "",
+        '"https://feed.example/v"',
+        "https://feed.example/v",
+        "https://feed.example/v/",
+        '"ftp://feed.example/"',
+        _URL,
+    ),
+    "report.key": Sample(
+        Secret(), f'"{KEY}"', KEY, Secret(KEY), "5", "a text of printable characters"
+    ),
+    "report.key_file": Sample(
+        None, '"/etc/apiban/key"', "/etc/apiban/key", Path("/etc/apiban/key"), '"key"', "absolute"
+    ),
+    "report.interval": _number(10.0, 0.5, "0", "a number from 0.1 to 3600"),
+    "report.batch": _number(500, 11, "1.5", "a whole number from 1 to 1000"),
+    "report.timeout": _number(30.0, 0.5, "0.4", "a number from 0.5 to 300"),
+    "report.allow_http": _SWITCH,
+    "report.ca_file": Sample(
+        None,
+        '"/etc/ssl/certs/ca-certificates.crt"',
+        "/etc/ssl/certs/ca-certificates.crt",
+        Path("/etc/ssl/certs/ca-certificates.crt"),
+        "1",
+        "absolute",
+    ),
+    "htable.mirror": Sample(
+        "", '"apiban"', "apiban", "apiban", '"api-ban"', "the name of a hash table of yours"
     ),
     "log.interval": _number(60.0, 5.0, '"often"', "a number from 1 to 86400"),
     "log.first_drops": _number(10, 0, "-1", "a whole number from 0 to 1000"),

@@ -5,8 +5,10 @@ from tests.unit.settings.conftest import Load, Problems
 from tests.unit.settings.samples import KEY, SAMPLES, toml_of, value_of
 
 NAMES = [setting.name for setting in SCHEMA]
-# A key file must be there to be named, which the tests of the key see to.
-PLAIN = [name for name in NAMES if name != "feed.key_file"]
+SECRETS = {"feed.key", "report.key"}
+# A key file must be there to be named, which the tests of the key see to; and nobody reports
+# without a key, which the tests of the report see to.
+PLAIN = [name for name in NAMES if name not in {"feed.key_file", "report.key_file", "report.url"}]
 VARIABLES = {setting.name: setting.variable for setting in SCHEMA}
 
 
@@ -42,11 +44,13 @@ def test_environment_sets_it(load: Load, name: str) -> None:
     assert type(value_of(settings, name)) is type(sample.value)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "feed.key"])
+@pytest.mark.parametrize("name", [name for name in PLAIN if name not in SECRETS])
 def test_environment_beats_the_file(load: Load, name: str) -> None:
     """A variable brings back even the default that the file had changed."""
     sample = SAMPLES[name]
     default = "" if sample.default in (None, ()) else str(sample.default).lower()
+    if isinstance(sample.default, tuple):
+        default = ",".join(str(one) for one in sample.default)
     settings = load(toml_of({name: sample.toml}), {VARIABLES[name]: default})
     assert value_of(settings, name) == sample.default
 
@@ -65,16 +69,16 @@ def test_mistake_names_setting_value_and_allowed(problems: Problems, name: str) 
     shown, _, allowed = problem.partition(": must be ")
     assert shown.startswith(f"{name} = ")
     assert sample.allowed in allowed
-    if name != "feed.key":
+    if name not in SECRETS:
         bare = sample.bad.strip('"[]')
         assert bare in {"", "true"} or bare in shown
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "feed.key"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SECRETS])
 def test_mistake_in_the_environment_names_the_variable(problems: Problems, name: str) -> None:
     """The operator learns which variable to mend."""
     (problem,) = problems("", {VARIABLES[name]: "b a d/"})
-    shown = '"(not shown)"' if name in {"feed.url", "feed.key_file"} else '"b a d/"'
+    shown = '"(not shown)"' if name.endswith(("url", "key_file")) else '"b a d/"'
     assert problem.startswith(f"{VARIABLES[name]} = {shown}: must be ")
     assert SAMPLES[name].allowed in problem
 
@@ -278,3 +282,26 @@ def test_identity_changes_with_what_the_list_is(load: Load) -> None:
     assert base == load("feed.interval = 5", {"APIBAN_KEY": "b"}).feed.identity
     changes = ('feed.url = "https://x.example/"', "feed.version = 2", 'feed.set = "all"')
     assert len({base, *(load(change).feed.identity for change in changes)}) == 4
+
+
+def test_report_needs_url_and_key(load: Load, problems: Problems) -> None:
+    """With both it is whole; a URL alone would only collect refusals."""
+    report = load('report.url = "https://feed.example"\nreport.key = "word"').report
+    assert (report.url, report.key.reveal()) == ("https://feed.example/", "word")
+    (problem,) = problems('report.url = "https://feed.example"')
+    assert problem.startswith("report.url: is set, and report.key is not")
+
+
+def test_groups_of_permissions_are_numbers(load: Load, problems: Problems) -> None:
+    """TOML's numbers and texts of digits are the same; anything else is refused by its place."""
+    assert load('allow.permissions_groups = ["1", "20"]').allow.permissions_groups == (1, 20)
+    for bad in ("[-1]", "[true]", '["1a"]', "[1.0]", "5", '["9999999999"]'):
+        (problem,) = problems(f"allow.permissions_groups = {bad}")
+        assert problem.startswith("allow.permissions_groups = ")
+
+
+@pytest.mark.parametrize("bad", ["apiban_front", "api ban", "x" * 32])
+def test_mirror_is_a_table_of_the_operators(problems: Problems, bad: str) -> None:
+    """Our own table is not for others' checks, and another name is no htable's."""
+    (problem,) = problems(f'htable.mirror = "{bad}"')
+    assert problem.startswith("htable.mirror = ")

@@ -91,11 +91,13 @@ class _NotingStore(Store):
         super().save_feed(name, state)
         self._live_cursor = state.cursor
 
-    def remove_unseen(self, source: str, *, state: FeedState, now: float) -> int:
+    def remove_unseen(
+        self, source: str, *, state: FeedState, now: float, pass_number: int | None = None
+    ) -> int:
         """End a pass, and remember that something went."""
         self.removed = True
         self._live_cursor = state.cursor  # the end of a pass moves it too
-        return super().remove_unseen(source, state=state, now=now)
+        return super().remove_unseen(source, state=state, now=now, pass_number=pass_number)
 
     def remove_expired(self, source: str, *, until: float, now: float) -> int:
         """Remove what expired, and remember that something went."""
@@ -271,5 +273,5 @@ class Mirror:
 
 def _entries(store: Store) -> Iterator[tuple[Network, float]]:
     for family in _FAMILIES:
-        for first, last, expires in store.bans(family, grace_source="", grace=0.0):
+        for first, last, expires, _ in store.bans(family, grace_source="", grace=0.0):
             yield Network(family, first, last), expires
