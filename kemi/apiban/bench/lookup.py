@@ -85,12 +85,12 @@ def _look_ups(snapshot: Snapshot, size: int) -> dict[str, Callable[[], float]]:
 
     def first_met() -> float:
         gate.listed.clear()
-        return _time_each(gate.is_banned, listed)
+        return _time_each(gate.origin, listed)
 
     return {
-        AGAIN: lambda: _time_each(gate.is_banned, again),
-        UNLISTED: lambda: _time_each(gate.is_banned, others),
-        LISTED: lambda: _time_each(snapshot.expires, listed),
+        AGAIN: lambda: _time_each(gate.origin, again),
+        UNLISTED: lambda: _time_each(gate.origin, others),
+        LISTED: lambda: _time_each(snapshot.find, listed),
         FIRST_MET: first_met,
     }
 

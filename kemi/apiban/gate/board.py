@@ -3,35 +3,29 @@
 It tells the workers that a new snapshot or new settings are there (a load from memory, no system
 call), and everyone else what each worker did. All of it is 64-bit words, each written by one
 process alone, but for the first-drop words, where a lost race costs one log line.
-
-The file is made anew at each start of Kamailio, preallocated, and never resized: a page that is
-mapped can neither vanish nor fail. Where it cannot be made, memory without a name serves; the
-counters then cannot be read from outside.
 """
 
 from __future__ import annotations
 
-import contextlib
-import mmap
-import os
-import sys
-from dataclasses import dataclass
+import operator
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
-from apiban.errors import BoardError
+from apiban.gate.shared import Shared
 
 __all__ = ["Board", "Counts", "Slot"]
 
-_MAGIC: Final = 0x4150_4942_414E_0001  # "APIBAN", and the layout's version
+_MAGIC: Final = 0x4150_4942_414E_0002  # "APIBAN", and the layout's version
 _SLOTS: Final = 512
 _HEAD: Final = 64  # words
 _MET: Final = 4096  # words: sources whose first drop was said
-_SLOT: Final = 16  # words
-_WORDS: Final = _HEAD + _MET + _SLOTS * _SLOT
+_SLOT: Final = 24  # words
+_FIRST_SLOT: Final = _HEAD + _MET
+_WORDS: Final = _FIRST_SLOT + _SLOTS * _SLOT
 
-# Words of the head.
-_AT_MAGIC: Final = 0
+# Words of the head; the first and the fourth are shared.py's.
 GENERATION: Final = 1
 SETTINGS: Final = 2
 CHANGES: Final = 5  # grows with either: the one word that the hot path looks at
@@ -42,29 +36,46 @@ _AT_HANDLE: Final = 7
 FRONT: Final = 8
 WINDOW: Final = 9
 SWEPT: Final = 10
-_AT_STARTED: Final = 3
+# The number of the latest change in the store's journal that the published list knows.
+_AT_POSITION: Final = 11
 _AT_SAID: Final = 4
 
-# Words of a slot.
+# Words of a slot. DROPPED counts the drops that a feed's bans caused, which are the hottest ones;
+# those of the operator's and of the detector's bans have words of their own. Words 8 to 15 are for
+# what else Kamailio runs on a board (the honeypot's counts).
 _PID, _RANK, _IN_USE, DROPPED, WOULD_DROP, PASSED, FAULTS, _SPARE = range(8)
+DROPPED_LOCAL: Final = 16
+DROPPED_DETECTOR: Final = 17
+# By the number of the ban's origin.
+DROPPED_BY: Final = (DROPPED, DROPPED_LOCAL, DROPPED_DETECTOR)
+_COUNTED: Final = (DROPPED, WOULD_DROP, PASSED, FAULTS, DROPPED_LOCAL, DROPPED_DETECTOR)
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What one process, or all of them, did since Kamailio's start."""
+    """What one process, or all of them, did since Kamailio's start.
+
+    ``dropped`` is all that was dropped; ``dropped_local`` and ``dropped_detector`` are the parts of
+    it that the operator's and the detector's bans caused, ``dropped_feed`` the rest.
+    """
 
     dropped: int
     would_drop: int
     passed: int
     faults: int
+    dropped_local: int = 0
+    dropped_detector: int = 0
+
+    @property
+    def dropped_feed(self) -> int:
+        """What bans of a feed dropped."""
+        return self.dropped - self.dropped_local - self.dropped_detector
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*map(operator.add, astuple(self), astuple(other)))
 
     def __sub__(self, other: Counts) -> Counts:
-        return Counts(
-            self.dropped - other.dropped,
-            self.would_drop - other.would_drop,
-            self.passed - other.passed,
-            self.faults - other.faults,
-        )
+        return Counts(*map(operator.sub, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,96 +88,33 @@ class Slot:
     counts: Counts
 
 
-class Board:
+class Board(Shared):
     """The mapped words. ``words`` is for the gate; everybody else uses the methods."""
 
-    def __init__(self, handle: int) -> None:
-        """Map the board behind an open file, which this object then owns.
-
-        Raises:
-            BoardError: it is no board of this layout.
-
-        """
-        self._handle = handle
-        try:
-            mapped = mmap.mmap(handle, _WORDS * 8)
-        except (OSError, ValueError) as error:
-            raise BoardError(f"the shared counters cannot be mapped: {error}") from None
-        self.words = memoryview(mapped).cast("Q")
-        if self.words[_AT_MAGIC] != _MAGIC:
-            raise BoardError("the shared counters are of another version: restart Kamailio")
-
-    @classmethod
-    def create(cls, path: Path, *, now: float) -> Self:
-        """Make a new board at ``path``, in the place of an older one.
-
-        Raises:
-            BoardError: it cannot be made there.
-
-        """
-        scratch = path.with_name(f".{path.name}.{os.getpid()}.new")
-        try:
-            handle = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-            try:
-                board = cls._begin(handle, now)
-                scratch.replace(path)
-            except BaseException:
-                os.close(handle)
-                raise
-        except OSError as error:
-            raise BoardError(f"{path}: cannot be made: {error.strerror}") from None
-        finally:
-            with contextlib.suppress(OSError):
-                scratch.unlink()
-        return board
-
-    @classmethod
-    def unnamed(cls, *, now: float) -> Self:
-        """Make a board that only this process and its children can reach."""
-        return cls._begin(os.memfd_create("apiban"), now)
-
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        """Map the board of a running node.
-
-        Raises:
-            BoardError: there is none.
-
-        """
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            raise BoardError(f"{path}: cannot be opened: {error.strerror}") from None
-        try:
-            board = cls(handle)
-        finally:
-            os.close(handle)  # the mapping keeps what it needs
-        board._handle = -1
-        return board
-
-    @classmethod
-    def _begin(cls, handle: int, now: float) -> Self:
-        os.posix_fallocate(handle, 0, _WORDS * 8)
-        os.pwrite(handle, _MAGIC.to_bytes(8, sys.byteorder), 0)
-        board = cls(handle)
-        board.words[_AT_STARTED] = int(now)
-        return board
-
-    @property
-    def handle(self) -> int:
-        """The open file: a child process gets the same board through it; -1 after ``open``."""
-        return self._handle
+    MAGIC = _MAGIC
+    WORDS = _WORDS
+    WHAT = "the shared counters"
 
     @property
     def generation(self) -> int:
         """The generation that the workers are to use."""
         return self.words[GENERATION]
 
-    def announce(self, generation: int, *, keeper: int = 0, handle: int = 0) -> None:
+    @property
+    def position(self) -> int:
+        """The number of the latest change in the store's journal that the list knows."""
+        return self.words[_AT_POSITION]
+
+    def announce(
+        self, generation: int, *, keeper: int = 0, handle: int = 0, position: int = 0
+    ) -> None:
         """Tell the workers that the snapshot of this generation is in place.
 
-        ``keeper`` is the process that has it in memory, as its open file ``handle``.
+        ``keeper`` is the process that has it in memory, as its open file ``handle``; ``position``
+        is what it knows of the store's journal, 0 when that is not known.
         """
+        if position:
+            self.words[_AT_POSITION] = position
         self.words[_AT_KEEPER] = keeper
         self.words[_AT_HANDLE] = handle
         self.words[GENERATION] = generation
@@ -189,7 +137,7 @@ class Board:
         SIP workers have ranks from 1; main and the timers share slot 0, and see no packet: there
         the front's counts stand.
         """
-        return _HEAD + _MET + min(max(rank, 0), _SLOTS - 1) * _SLOT
+        return _FIRST_SLOT + min(max(rank, 0), _SLOTS - 1) * _SLOT
 
     def take_slot(self, rank: int, pid: int) -> int:
         """Sign in; counts of the same rank go on. Give the slot's first word's index."""
@@ -224,19 +172,10 @@ class Board:
 
     def total(self) -> Counts:
         """Sum over all processes."""
-        counts = [self._counts(self.slot_at(rank)) for rank in range(_SLOTS)]
-        return Counts(
-            sum(one.dropped for one in counts),
-            sum(one.would_drop for one in counts),
-            sum(one.passed for one in counts),
-            sum(one.faults for one in counts),
-        )
+        return _counts_of([sum(self.words[_FIRST_SLOT + word :: _SLOT]) for word in _COUNTED])
 
     def _counts(self, at: int) -> Counts:
-        words = self.words
-        return Counts(
-            words[at + DROPPED], words[at + WOULD_DROP], words[at + PASSED], words[at + FAULTS]
-        )
+        return _counts_of([self.words[at + word] for word in _COUNTED])
 
     def claim(self, fingerprint: int, *, now: float, slot: int) -> bool:
         """Claim a source's first-drop line for the process of ``slot``; once an hour a source.
@@ -271,3 +210,9 @@ class Board:
         hour = int(now // 3600) & 0xFFFF
         mark = (fingerprint & 0xFFFF_FFFF) << 32 | hour << 16 | slot & 0xFFFF
         return _HEAD + fingerprint % _MET, mark
+
+
+def _counts_of(words: Sequence[int]) -> Counts:
+    """Give the counts of ``_COUNTED``'s words."""
+    feed, would_drop, passed, faults, local, detector = words
+    return Counts(feed + local + detector, would_drop, passed, faults, local, detector)

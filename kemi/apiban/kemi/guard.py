@@ -19,28 +19,43 @@ from typing import TYPE_CHECKING, Final
 from apiban.address import pack
 from apiban.clock import Clock
 from apiban.errors import ApibanError
-from apiban.gate import DROP, PASS, Board, Front, Gate
-from apiban.gate.board import CHANGES, DROPPED, FAULTS, GENERATION, PASSED, SETTINGS, WOULD_DROP
+from apiban.gate import DROP, PASS, Board, Front, Gate, Tally
+from apiban.gate.board import (
+    CHANGES,
+    DROPPED,
+    DROPPED_BY,
+    FAULTS,
+    GENERATION,
+    PASSED,
+    SETTINGS,
+    WOULD_DROP,
+)
+from apiban.gate.hits import Details
+from apiban.kemi.calls import Calls
 from apiban.log import Log, where
 from apiban.settings.model import LogSettings, Mode
-from apiban.snapshot import Snapshot
+from apiban.snapshot import Origin, Snapshot
 
 if TYPE_CHECKING:
     from kamailio_kemi_stubs import Ksr
 
-__all__ = ["DROP", "PASS", "Guard"]
+__all__ = ["DROP", "PASS", "SPARED", "Guard"]
+
+# A message of a listed source that passes, by itself alone: nobody may cache it as a verdict.
+SPARED: Final = 3
 
 _FAULT_EVERY: Final = 60.0
 # How the source is named before a message is parsed, and after.
 _EARLY: Final = "$rcv(srcip)"
 _REQUEST: Final = "$si"
+_PORTS: Final = 1 << 16
 _TRANSPORTS: Final = {1: "udp", 2: "tcp", 3: "tls", 4: "sctp", 5: "ws", 6: "wss"}
 
 
 class Guard:
     """Judges sources for one process.
 
-    ``verdict()`` gives DROP or PASS for the message at hand in the pre-parse hook;
+    ``verdict()`` gives DROP, PASS or SPARED for the message at hand in the pre-parse hook;
     ``received(msg, source)`` is the same for a native route that has the front before it, and puts
     its verdicts there; ``pre_parse(msg)`` is the same as a KEMI callback, and drops by itself;
     ``request_verdict()`` is for the top of ``request_route``, where Kamailio names the source
@@ -59,26 +74,30 @@ class Guard:
         board: Board,
         gate: Gate,
         front: Front,
+        tally: Tally,
         clock: Clock,
         log: Log,
         log_settings: LogSettings,
         load: Callable[[int], Snapshot],
         settings_changed: Callable[[], None],
+        calls: Calls | None = None,
     ) -> None:
         """Take the process's parts.
 
         ``load`` maps the snapshot of a generation or raises SnapshotError; ``settings_changed``
-        is called when the node's settings are others.
+        is called when the node's settings are others; ``calls`` spares those of listed peers.
         """
         self._ksr = ksr
         self._board = board
         self._gate = gate
         self._front = front
+        self._tally = tally
         self._clock = clock
         self._log = log
         self.log_settings = log_settings
         self._load = load
         self._settings_changed = settings_changed
+        self._calls = calls
         self._seen = -1  # the first message looks whether anything came since the list was chosen
         self._settings_seen = board.words[SETTINGS]
         self._quiet_until = 0.0
@@ -90,6 +109,11 @@ class Guard:
         self._slot = self._board.take_slot(rank, os.getpid())
         self._board.use(self._slot, self._gate.generation)
         self._build()
+
+    def keep_up(self) -> None:
+        """Take what is new: where native code answers for all who come, no verdict looks for it."""
+        if self._board.words[CHANGES] != self._seen:
+            self._refresh()
 
     def count_fault(self, what: BaseException) -> None:
         """Count a fault of ours, and say it now and then."""
@@ -113,23 +137,31 @@ class Guard:
 
     def _closure(self, variable: str) -> Callable[..., int]:
         words = self._board.words
-        listed = self._gate.listed
+        listed, others = self._gate.listed, self._gate.others
         get = self._ksr.pv.get
-        judge = self._judge
+        judge, drop = self._judge, self._drop
         refresh = self._refresh
+        sample = self._sample
         count_fault = self._count_fault_safely
         seen = self._seen
         hit, on_hit = self._on_hit()
+        due = 0
 
         def verdict(*_: object) -> int:
-            nonlocal seen, hit, on_hit
+            nonlocal seen, hit, on_hit, due
             try:
                 if words[CHANGES] != seen:
                     seen = words[CHANGES]
                     hit, on_hit = refresh()
+                    due = 0
                 source = get(variable)
                 if source in listed:
-                    words[hit] += 1
+                    if others and source in others:
+                        return drop(source, others[source], variable)
+                    count = words[hit] + 1
+                    words[hit] = count
+                    if count >= due:
+                        due = sample(source, count)
                     return on_hit
                 return judge(source, variable)
             except Exception as error:  # noqa: BLE001 - a fault of ours lets calls through
@@ -141,12 +173,15 @@ class Guard:
     def _fronted(self, verdict: Callable[..., int]) -> Callable[..., int]:
         """Build ``received``: what the front does not know comes here, so it is less hot."""
         words, gate, front = self._board.words, self._gate, self._front
-        judge, refresh, count_fault = self._judge, self._refresh, self._count_fault_safely
+        listed, others = gate.listed, gate.others
+        judge, drop, refresh, sample = self._judge, self._drop, self._refresh, self._sample
+        count_exactly, count_fault = self._count_exactly, self._count_fault_safely
         seen = self._seen
         hit, on_hit = self._on_hit()
+        due = 0
 
         def received(_msg: object = None, source: str = "", *_: object) -> int:
-            nonlocal seen, hit, on_hit
+            nonlocal seen, hit, on_hit, due
             if not source:  # a route without the front gives no argument
                 return verdict()
             result = PASS
@@ -154,17 +189,27 @@ class Guard:
                 if words[CHANGES] != seen:
                     seen = words[CHANGES]
                     hit, on_hit = refresh()
-                if source in gate.listed:
-                    words[hit] += 1
-                    result = on_hit
-                    known = True
-                else:
+                    due = 0
+                count, origin = 0, 0
+                known = source in listed
+                if not known:
                     result = judge(source, _EARLY)
                     known = result == PASS and front.has_met(source)
+                elif others and source in others:
+                    origin = others[source]
+                    result = drop(source, origin, _EARLY)
+                else:
+                    count = words[hit] + 1
+                    words[hit] = count
+                    result = on_hit
                 # The other modes count what they let through; and a worker that could not load
                 # the newest list answers for nobody but itself.
-                if known and gate.mode is Mode.ENFORCE and gate.generation == words[GENERATION]:
-                    front.put(source, result, changes=seen)
+                may_put = gate.mode is Mode.ENFORCE and gate.generation == words[GENERATION]
+                if known and may_put and front.put(source, result, origin, changes=seen):
+                    if count:  # native code counts each of its messages from now on, so do we
+                        count_exactly(source)
+                elif count and count >= due:
+                    due = sample(source, count)
             except Exception as error:  # noqa: BLE001 - a fault of ours lets calls through
                 count_fault(error)
             return result
@@ -194,35 +239,79 @@ class Guard:
     def _judge(self, source: object, variable: str) -> int:
         """Decide on a source that is not among the cached ones."""
         words, slot, gate = self._board.words, self._slot, self._gate
-        if not isinstance(source, str) or not gate.looks_up or not gate.is_banned(source):
+        origin = gate.origin(source) if gate.looks_up and isinstance(source, str) else None
+        if origin is None or not isinstance(source, str):
             words[slot + PASSED] += 1
             return PASS
-        mode = gate.mode
-        words[slot + (DROPPED if mode is Mode.ENFORCE else WOULD_DROP)] += 1
-        self._say_first(source, "first-drop" if mode is Mode.ENFORCE else "would-drop", variable)
-        return DROP if mode is Mode.ENFORCE else PASS
+        enforced = gate.mode is Mode.ENFORCE
+        if enforced and self._calls is not None and self._calls.knows(source):
+            gate.forget(source)  # each of its messages is looked at while its grace lasts
+            if self._calls.spares(source, variable):
+                words[slot + PASSED] += 1
+                return SPARED
+        return self._drop(source, origin, variable)
 
-    def _say_first(self, source: str, event: str, variable: str) -> None:
-        """Say the first drop of a source; a fault in saying so does not save it."""
+    def _drop(self, source: str, origin: int, variable: str) -> int:
+        """Drop a message of a banned source, if the mode is to, and count it."""
+        enforced = self._gate.mode is Mode.ENFORCE
+        word = DROPPED_BY[origin] if enforced else WOULD_DROP
+        self._board.words[self._slot + word] += 1
+        self._note(source, origin, variable, enforced=enforced)
+        return DROP if enforced else PASS
+
+    def _note(self, source: str, origin: int, variable: str, *, enforced: bool) -> None:
+        """Count the drop for its source, and say its first; a fault in that does not save it."""
+
+        def describe() -> Details:
+            return self._details(variable)
+
         try:
-            if not self._claim(source):
+            counted = not enforced or origin == Origin.FEED
+            tally = self._tally
+            first = tally.met(source, origin, describe, would_drop=not enforced, counted=counted)
+            if not (first and self._claim(source)):
                 return
-            if variable == _REQUEST:
-                transport, port, message = self._get("$proto"), self._get("$sp"), self._get("$mb")
-            else:
-                number = self._get("$rcv(proto)")
-                transport = _TRANSPORTS.get(number, "?") if isinstance(number, int) else "?"
-                port, message = self._get("$rcv(srcport)"), self._get("$rcv(buf)")
+            details = describe()
             if self._may_say(source):
                 self._log(
-                    event,
+                    "first-drop" if enforced else "would-drop",
                     source=source,
-                    transport=transport,
-                    port=port,
-                    line=_first_line(message),
+                    origin=Origin(origin),
+                    transport=details.transport,
+                    port=details.port,
+                    line=details.line,
                 )
         except Exception as error:  # noqa: BLE001 - the verdict stands, said or not
             self._count_fault_safely(error)
+
+    def _details(self, variable: str) -> Details:
+        """Read from the message at hand what is known of it cheaply."""
+        if variable == _REQUEST:
+            transport, port, message = self._get("$proto"), self._get("$sp"), self._get("$mb")
+        else:
+            number = self._get("$rcv(proto)")
+            transport = _TRANSPORTS.get(number, "?") if isinstance(number, int) else "?"
+            port, message = self._get("$rcv(srcport)"), self._get("$rcv(buf)")
+        return Details(
+            str(transport or "?"),
+            port if isinstance(port, int) and 0 <= port < _PORTS else 0,
+            _first_line(message),
+        )
+
+    def _count_exactly(self, source: str) -> None:
+        """Count a drop of a cached source that is already counted in this worker's word."""
+        try:
+            self._tally.met(source, Origin.FEED, Details, would_drop=False, counted=True)
+        except Exception as error:  # noqa: BLE001 - the verdict stands, counted or not
+            self._count_fault_safely(error)
+
+    def _sample(self, source: object, count: int) -> int:
+        """Count for a cached source what was not counted exactly; give when to do so again."""
+        try:
+            return self._tally.sample(str(source), count)
+        except Exception as error:  # noqa: BLE001 - the verdict stands, counted or not
+            self._count_fault_safely(error)
+            return count + 1000
 
     def may_say(self, source: str) -> bool:
         """Tell whether a line about a source is due: see ``log.first_drops``."""
@@ -269,10 +358,9 @@ class Guard:
     def _on_hit(self) -> tuple[int, int]:
         """Give which word counts a cached source, and what becomes of it."""
         mode = self._gate.mode
-        return (
-            self._slot + (WOULD_DROP if mode is Mode.SHADOW else DROPPED),
-            DROP if mode is Mode.ENFORCE else PASS,
-        )
+        word = self._slot + (WOULD_DROP if mode is Mode.SHADOW else DROPPED)
+        self._tally.begin(self._board.words[word], would_drop=mode is Mode.SHADOW)
+        return word, DROP if mode is Mode.ENFORCE else PASS
 
 
 def _fingerprint(source: str) -> int:

@@ -3,8 +3,10 @@
 from apiban.snapshot.compile import Ranges, compile_ranges
 from apiban.snapshot.file import load_snapshot, map_snapshot, share_snapshot, write_snapshot
 from apiban.snapshot.format import Snapshot, encode_snapshot
+from apiban.snapshot.origin import Origin
 
 __all__ = [
+    "Origin",
     "Ranges",
     "Snapshot",
     "compile_ranges",

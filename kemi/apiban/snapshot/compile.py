@@ -1,7 +1,8 @@
 """Flatten bans into sorted, disjoint ranges, and cut what is allowed out of them.
 
 Overlaps are settled here, once, so that the look-up of a packet's source needs one bisect:
-where bans overlap the longest one wins, and an allowed address inside a banned range is a hole.
+where bans overlap the longest one wins and gives its origin, and an allowed address inside a
+banned range is a hole.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Iterable, Iterator
 
 __all__ = ["Range", "Ranges", "compile_ranges"]
 
-# (first, last, expires): both ends inside, as integers; expires in seconds since 1970.
-Range = tuple[int, int, int]
+# (first, last, expires, origin): both ends inside, as integers; expires in seconds since 1970,
+# origin as in origin.py.
+Range = tuple[int, int, int, int]
 Ranges = list[Range]
 
 
@@ -20,30 +22,31 @@ def compile_ranges(bans: Iterable[Range], allowed: Iterable[tuple[int, int]]) ->
     """Give the sorted, disjoint ranges of one family: the bans without the allowed.
 
     ``bans`` must come sorted by their first address; ``allowed`` in any order.
-    Neighbours with the same expiry are merged.
+    Neighbours with the same expiry and origin are merged; of bans with the same expiry the lowest
+    origin's wins.
     """
     return list(_merge(_subtract(_flatten(bans), _union(allowed))))
 
 
 def _flatten(bans: Iterable[Range]) -> Iterator[Range]:
     """Sweep over the bans; at each point the active one that expires last holds."""
-    active: list[tuple[int, int]] = []  # a heap of (-expires, last)
+    active: list[tuple[int, int, int]] = []  # a heap of (-expires, origin, last)
     position = 0
-    for first, last, expires in bans:
+    for first, last, expires, origin in bans:
         while active and position < first:
-            longest, end = active[0]
+            longest, by, end = active[0]
             if end < position:
                 heapq.heappop(active)
                 continue
             stop = min(end, first - 1)
-            yield position, stop, -longest
+            yield position, stop, -longest, by
             position = stop + 1
         position = first
-        heapq.heappush(active, (-expires, last))
+        heapq.heappush(active, (-expires, origin, last))
     while active:
-        longest, end = heapq.heappop(active)
+        longest, by, end = heapq.heappop(active)
         if end >= position:
-            yield position, end, -longest
+            yield position, end, -longest, by
             position = end + 1
 
 
@@ -59,24 +62,24 @@ def _union(blocks: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def _subtract(ranges: Iterable[Range], holes: list[tuple[int, int]]) -> Iterator[Range]:
     at = 0
-    for first, last, expires in ranges:
+    for first, last, expires, origin in ranges:
         while at < len(holes) and holes[at][1] < first:
             at += 1
         start, hole = first, at
         while hole < len(holes) and holes[hole][0] <= last:
             if start < holes[hole][0]:
-                yield start, holes[hole][0] - 1, expires
+                yield start, holes[hole][0] - 1, expires, origin
             start = max(start, holes[hole][1] + 1)
             hole += 1
         if start <= last:
-            yield start, last, expires
+            yield start, last, expires, origin
 
 
 def _merge(ranges: Iterable[Range]) -> Iterator[Range]:
     held: Range | None = None
     for following in ranges:
-        if held and held[1] + 1 == following[0] and held[2] == following[2]:
-            held = (held[0], following[1], held[2])
+        if held and held[1] + 1 == following[0] and held[2:] == following[2:]:
+            held = (held[0], following[1], *held[2:])
             continue
         if held:
             yield held

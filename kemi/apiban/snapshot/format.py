@@ -3,14 +3,15 @@
 In the machine's own byte order (the file never leaves it), columns aligned to 8 bytes::
 
     header   64 bytes: magic, format, mode, generation, created, counts, checksums (see _HEADER)
-    IPv4     index[65537] u32, first[n4] u32, last[n4] u32, expires[n4] u32
-    IPv6     first_high[n6] u64, first_low[n6] u64, last_high, last_low u64, expires[n6] u32
+    IPv4     index[65537] u32, first[n4] u32, last[n4] u32, expires[n4] u32, origin[n4] u8
+    IPv6     first_high[n6] u64, first_low[n6] u64, last_high, last_low u64, expires[n6] u32,
+             origin[n6] u8
 
 ``index[b]`` tells how many IPv4 ranges begin below the block b.b.0.0/16: the look-up bisects within
 one block, so that it is nearly flat in the list's size. ``expires`` is in seconds since 1970; an
-entry is alive while ``now < expires``. The publisher
-verifies the checksum of the whole file; a reader that maps it checks the header and the size
-alone, so that a new list never makes a packet wait.
+entry is alive while ``now < expires``. ``origin`` tells who banned it: see origin.py. The
+publisher verifies the checksum of the whole file; a reader that maps it checks the header and the
+size alone, so that a new list never makes a packet wait.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ __all__ = ["FOREVER", "Snapshot", "encode_snapshot"]
 
 FOREVER: Final = 0xFFFFFFFF
 
-_Code = Literal["I", "Q"]
+_Code = Literal["B", "I", "Q"]
+_SIZES: Final = {"B": 1, "I": 4, "Q": 8}
 
 _MAGIC: Final = b"APIBANSN"
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 # magic, format, mode, generation, created, IPv4 count, IPv6 count, body's CRC, spare, header's CRC
 _HEADER: Final = struct.Struct("=8sIIQQIIIxxxx12xI")
 _LOW: Final = (1 << 64) - 1
@@ -53,18 +55,20 @@ def encode_snapshot(
     *, generation: int, created: float, mode: Mode, ipv4: Ranges, ipv6: Ranges
 ) -> bytes:
     """Give the file's bytes for sorted, disjoint ranges of either family."""
-    first4 = array("I", (first for first, _, _ in ipv4))
+    first4 = array("I", (one[0] for one in ipv4))
     body = b"".join(
         (
             _column("I", _index(first4)),
             _column("I", first4),
-            _column("I", (last for _, last, _ in ipv4)),
-            _column("I", (expires for _, _, expires in ipv4)),
-            _column("Q", (first >> 64 for first, _, _ in ipv6)),
-            _column("Q", (first & _LOW for first, _, _ in ipv6)),
-            _column("Q", (last >> 64 for _, last, _ in ipv6)),
-            _column("Q", (last & _LOW for _, last, _ in ipv6)),
-            _column("I", (expires for _, _, expires in ipv6)),
+            _column("I", (one[1] for one in ipv4)),
+            _column("I", (one[2] for one in ipv4)),
+            _column("B", (one[3] for one in ipv4)),
+            _column("Q", (one[0] >> 64 for one in ipv6)),
+            _column("Q", (one[0] & _LOW for one in ipv6)),
+            _column("Q", (one[1] >> 64 for one in ipv6)),
+            _column("Q", (one[1] & _LOW for one in ipv6)),
+            _column("I", (one[2] for one in ipv6)),
+            _column("B", (one[3] for one in ipv6)),
         )
     )
     fields = (_MAGIC, _FORMAT, mode, generation, int(created), len(ipv4), len(ipv6))
@@ -103,6 +107,8 @@ class Snapshot:
         "_last_high6",
         "_last_low6",
         "_low6",
+        "_origin4",
+        "_origin6",
         "buffer",
         "created",
         "generation",
@@ -127,7 +133,7 @@ class Snapshot:
         self.created: int = created
         self._crc: int = crc
         self._body = buffer[_HEADER.size :]
-        sizes = (4 * (_BLOCKS + 1), *3 * (4 * n4,), *4 * (8 * n6,), 4 * n6)
+        sizes = (4 * (_BLOCKS + 1), *3 * (4 * n4,), n4, *4 * (8 * n6,), 4 * n6, n6)
         if len(self._body) != sum(map(_aligned, sizes)):
             raise SnapshotError("the snapshot is cut short, or longer than its header says")
         columns = _Columns(self._body)
@@ -135,11 +141,13 @@ class Snapshot:
         self._first4 = columns.take("I", n4)
         self._last4 = columns.take("I", n4)
         self._expires4 = columns.take("I", n4)
+        self._origin4 = columns.take("B", n4)
         self._high6 = columns.take("Q", n6)
         self._low6 = columns.take("Q", n6)
         self._last_high6 = columns.take("Q", n6)
         self._last_low6 = columns.take("Q", n6)
         self._expires6 = columns.take("I", n6)
+        self._origin6 = columns.take("B", n6)
 
     def __len__(self) -> int:
         """Give the number of ranges."""
@@ -161,24 +169,32 @@ class Snapshot:
             raise SnapshotError("the snapshot's checksum does not match its bytes")
 
     def expires(self, source: str) -> int:
-        """Give when the ban of this source ends (seconds since 1970); 0 when there is none.
+        """Give when the ban of this source ends (seconds since 1970); 0 when there is none."""
+        found = self.find(source)
+        return 0 if found is None else found[0]
 
-        ``source`` is an address in any spelling; what is no address is not banned.
+    def find(self, source: str) -> tuple[int, int] | None:
+        """Give when the ban of this source ends (seconds since 1970), and its origin's number.
+
+        None when there is no ban. ``source`` is an address in any spelling; what is no address is
+        not banned.
         """
         try:
             raw = pack(source)
         except AddressError:
-            return 0
+            return None
         if len(raw) == 4:
             number = int.from_bytes(raw, "big")
             block, index = number >> 16, self._index4
             at = bisect_right(self._first4, number, index[block], index[block + 1]) - 1
-            return self._expires4[at] if at >= 0 and number <= self._last4[at] else 0
+            if at < 0 or number > self._last4[at]:
+                return None
+            return self._expires4[at], self._origin4[at]
         high, low = int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:], "big")
         at = self._before6(high, low)
         if at < 0 or (high, low) > (self._last_high6[at], self._last_low6[at]):
-            return 0
-        return self._expires6[at]
+            return None
+        return self._expires6[at], self._origin6[at]
 
     def overlaps(self, network: Network) -> bool:
         """Tell whether any range shares an address with the network."""
@@ -197,10 +213,22 @@ class Snapshot:
     def ranges(self) -> Iterable[tuple[int, Range]]:
         """Give (family, range) for each range: for tools, not for packets."""
         for at, first in enumerate(self._first4):
-            yield 4, (first, self._last4[at], self._expires4[at])
+            yield 4, (first, self._last4[at], self._expires4[at], self._origin4[at])
         for at, high in enumerate(self._high6):
-            first = high << 64 | self._low6[at]
-            yield 6, (first, self._last_high6[at] << 64 | self._last_low6[at], self._expires6[at])
+            last = self._last_high6[at] << 64 | self._last_low6[at]
+            yield (
+                6,
+                (high << 64 | self._low6[at], last, self._expires6[at], self._origin6[at]),
+            )
+
+    def block(self, at: int) -> Network:
+        """Give the addresses of one range, counted from 0, IPv4 before IPv6; it need be no CIDR."""
+        ipv4 = len(self._first4)
+        if at < ipv4:
+            return Network(4, self._first4[at], self._last4[at])
+        at -= ipv4
+        first = self._high6[at] << 64 | self._low6[at]
+        return Network(6, first, self._last_high6[at] << 64 | self._last_low6[at])
 
 
 def _aligned(size: int) -> int:
@@ -215,7 +243,7 @@ class _Columns:
         self._at = 0
 
     def take(self, code: _Code, count: int) -> memoryview[int]:
-        size = count * (8 if code == "Q" else 4)
+        size = count * _SIZES[code]
         column = self._body[self._at : self._at + size]
         self._at += _aligned(size)
         return column.cast(code)

@@ -23,6 +23,7 @@ from apiban.settings.watch import FileWatch
 from apiban.snapshot.compile import Ranges, compile_ranges
 from apiban.snapshot.file import hold_snapshot, load_snapshot, write_snapshot
 from apiban.snapshot.format import FOREVER, Snapshot, encode_snapshot
+from apiban.snapshot.origin import NUMBERS, Origin
 from apiban.store import FEED_SOURCE
 
 __all__ = ["Bans", "LastList", "Publisher", "durable_path", "runtime_path"]
@@ -36,12 +37,16 @@ class Bans(Protocol):
 
     def bans(
         self, family: Family, *, grace_source: str, grace: float
-    ) -> Iterator[tuple[int, int, float]]:
-        """Give (first, last, expires) sorted by first."""
+    ) -> Iterator[tuple[int, int, float, str]]:
+        """Give (first, last, expires, source) sorted by first."""
         ...
 
     def allowed(self, now: float) -> list[Network]:
         """Give the networks of the allow list that are in force."""
+        ...
+
+    def position(self) -> int:
+        """Give how far in the store's journal this is; 0 when that is not known."""
         ...
 
 
@@ -51,17 +56,21 @@ class LastList:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
 
-    def bans(self, family: Family, **_: object) -> Iterator[tuple[int, int, float]]:
+    def bans(self, family: Family, **_: object) -> Iterator[tuple[int, int, float, str]]:
         """Give the ranges of a family; their grace is in them already."""
         return (
-            (first, last, float(expires))
-            for of, (first, last, expires) in self._snapshot.ranges()
+            (first, last, float(expires), Origin(origin).source)
+            for of, (first, last, expires, origin) in self._snapshot.ranges()
             if of == family
         )
 
     def allowed(self, _now: float) -> list[Network]:
         """Give nothing."""
         return []
+
+    def position(self) -> int:
+        """Give 0: the list does not say."""
+        return 0
 
 
 def durable_path(state: Path) -> Path:
@@ -115,12 +124,18 @@ class Publisher:
         """
         state, runtime = settings.paths.state, settings.paths.runtime
         generation = self._next_generation(state)
+        position = source.position()  # before the list is read: it knows this much at least
         self._content = encode_list(source, settings, own, generation=generation, now=now)
         self.write_files(settings)
         handle = self._hold()
         if handle is None and not self.on_disk:
             return False
-        self._board.announce(generation, keeper=os.getpid() if handle else 0, handle=handle or 0)
+        self._board.announce(
+            generation,
+            keeper=os.getpid() if handle else 0,
+            handle=handle or 0,
+            position=position,
+        )
         self._tidy(state, runtime, generation)
         snapshot = Snapshot(memoryview(self._content))
         ipv4, ipv6 = snapshot.counts
@@ -191,10 +206,14 @@ class Publisher:
 def _compile(
     source: Bans, settings: Settings, exempt: tuple[Network, ...], family: Family
 ) -> Ranges:
-    """Compile one family. A feed's entries may be enforced beyond their time: see ``sync``."""
+    """Compile one family. A feed's entries may be enforced beyond their time: see ``sync``.
+
+    A source of the store that is not known is a feed, too.
+    """
+    number, feed = NUMBERS.get, int(Origin.FEED)
     bans = (
-        (first, last, min(math.ceil(expires), FOREVER))
-        for first, last, expires in source.bans(
+        (first, last, min(math.ceil(expires), FOREVER), number(by, feed))
+        for first, last, expires, by in source.bans(
             family, grace_source=FEED_SOURCE, grace=settings.feed.stale_max
         )
     )

@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 from apiban.errors import BoardError
 from apiban.gate import Board
-from apiban.gate.board import DROPPED, FAULTS, GENERATION, PASSED, SETTINGS, WOULD_DROP, Counts
+from apiban.gate.board import (
+    DROPPED,
+    DROPPED_BY,
+    DROPPED_DETECTOR,
+    DROPPED_LOCAL,
+    FAULTS,
+    GENERATION,
+    PASSED,
+    SETTINGS,
+    WOULD_DROP,
+    Counts,
+)
+from apiban.snapshot import Origin
 
 NOW = 1_800_000_000.0
 
@@ -23,14 +35,15 @@ def board() -> Board:
 
 
 def test_board_is_made_and_opened(tmp_path: Path) -> None:
-    """Who opens the file sees the same words, either way."""
+    """Who opens the file sees the same words, and can change none."""
     path = tmp_path / "counters"
     made = Board.create(path, now=NOW)
     opened = Board.open(path)
     made.announce(5)
-    opened.announce_settings()
     assert opened.generation == 5
-    assert made.words[SETTINGS] == 1
+    with pytest.raises(TypeError):
+        opened.announce_settings()
+    assert made.words[SETTINGS] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["counters"]
     assert path.stat().st_mode & 0o007 == 0
 
@@ -96,7 +109,7 @@ def test_full_disk_leaves_no_half_board(tmp_path: Path, monkeypatch: pytest.Monk
         pytest.param(b"", id="empty"),
         pytest.param(b"x" * 100, id="short"),
         pytest.param(bytes(1 << 20), id="no-magic"),
-        pytest.param(b"\2\0NABIPA" + bytes(1 << 20), id="another-layout"),
+        pytest.param(b"\1\0NABIPA" + bytes(1 << 20), id="another-layout"),
     ],
 )
 def test_what_is_no_board_of_this_layout_is_refused(tmp_path: Path, content: bytes | None) -> None:
@@ -128,9 +141,10 @@ def test_each_rank_has_a_slot_of_its_own(board: Board) -> None:
     """Workers' words do not overlap, nor touch the head; the last slot is within the board."""
     at = [Board.slot_at(rank) for rank in range(512)]
     assert len(set(at)) == 512
-    assert min(later - earlier for earlier, later in pairwise(at)) > FAULTS
+    last = max(FAULTS, *DROPPED_BY)
+    assert min(later - earlier for earlier, later in pairwise(at)) > last
     assert at[0] > 4096
-    assert at[-1] + FAULTS < len(board.words)
+    assert at[-1] + last < len(board.words)
 
 
 @pytest.mark.parametrize(("rank", "same_as"), [(-4, 0), (-1, 0), (512, 511), (100_000, 511)])
@@ -171,6 +185,19 @@ def test_total_is_the_sum_of_all(board: Board) -> None:
         board.words[at + FAULTS] = rank
     assert board.total() == Counts(3 * 10**12, 0, 0, 512)
     assert board.total() - Counts(10**12, 0, 0, 500) == Counts(2 * 10**12, 0, 0, 12)
+
+
+def test_drops_are_told_by_the_ban_that_caused_them(board: Board) -> None:
+    """A slot's drops are the sum of three words; so are everybody's."""
+    for rank in (0, 1):
+        at = board.take_slot(rank, rank + 1)
+        for word, number in ((DROPPED, 100), (DROPPED_LOCAL, 20), (DROPPED_DETECTOR, 3)):
+            board.words[at + word] += number
+    slot = board.slots()[1].counts
+    assert (slot.dropped, slot.dropped_local, slot.dropped_detector) == (123, 20, 3)
+    assert slot.dropped_feed == 100
+    assert board.total() == board.front() + slot == Counts(246, 0, 0, 0, 40, 6)
+    assert [DROPPED_BY[origin] for origin in Origin] == [DROPPED, DROPPED_LOCAL, DROPPED_DETECTOR]
 
 
 def _in_child(work: Callable[[], int | None]) -> int:

@@ -3,7 +3,7 @@ from apiban.gate import Gate
 from apiban.gate.front import FRONT_SECONDS
 from apiban.gate.gate import CACHED_SECONDS
 from apiban.settings import Mode
-from apiban.snapshot import Snapshot
+from apiban.snapshot import Origin, Snapshot
 
 from tests.support.clock import ManualClock
 from tests.unit.snapshot.parts import only
@@ -11,8 +11,13 @@ from tests.unit.snapshot.parts import only
 NOW = 1_800_000_000
 
 
-def _snapshot(*texts: str, expires: int = NOW + 3600, mode: Mode = Mode.ENFORCE) -> Snapshot:
-    return Snapshot(memoryview(only(*texts, expires=expires, mode=mode)))
+def _snapshot(
+    *texts: str,
+    expires: int = NOW + 3600,
+    mode: Mode = Mode.ENFORCE,
+    origin: Origin = Origin.FEED,
+) -> Snapshot:
+    return Snapshot(memoryview(only(*texts, expires=expires, mode=mode, origin=origin)))
 
 
 @pytest.fixture
@@ -125,3 +130,34 @@ def test_flood_of_sources_does_not_grow_the_cache(gate: Gate) -> None:
         assert gate.is_banned(f"9.0.{number >> 8}.{number & 255}")
     assert len(gate.listed) <= 32_768
     assert gate.is_banned("9.0.0.0")
+
+
+@pytest.mark.parametrize("origin", list(Origin))
+def test_origin_of_a_ban_is_told_and_remembered(gate: Gate, origin: Origin) -> None:
+    """Every banned source is cached; of those that no feed lists it is known who banned them."""
+    gate.use(_snapshot("192.0.2.1", origin=origin))
+    assert gate.origin("192.0.2.1") == origin
+    assert gate.origin("192.0.2.2") is None
+    assert list(gate.listed) == ["192.0.2.1"]
+    assert gate.others == ({} if origin is Origin.FEED else {"192.0.2.1": origin})
+
+
+def test_new_snapshot_forgets_the_origins(gate: Gate) -> None:
+    """Who was banned by hand and now is by a feed is the feed's."""
+    gate.use(_snapshot("192.0.2.1", origin=Origin.LOCAL))
+    gate.origin("192.0.2.1")
+    others = gate.others
+    gate.use(_snapshot("192.0.2.1"))
+    assert gate.others is others  # the hot path holds on to it
+    assert others == {}
+    assert gate.origin("192.0.2.1") == Origin.FEED
+    assert others == {}
+
+
+def test_flood_of_sources_banned_by_hand_does_not_grow_the_origins(gate: Gate) -> None:
+    """Beyond its size a source costs its look-up again, and keeps its origin."""
+    gate.use(_snapshot("9.0.0.0/16", origin=Origin.LOCAL))
+    for number in range(40_000):
+        assert gate.origin(f"9.0.{number >> 8}.{number & 255}") == Origin.LOCAL
+    assert len(gate.others) <= 32_768
+    assert all(source in gate.others for source in gate.listed)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from apiban.errors import SnapshotError
-from apiban.gate import Board, Front, Gate
+from apiban.gate import Board, Front, Gate, Hits, Tally
 from apiban.kemi import Guard
 from apiban.settings import Mode
 from apiban.settings.model import LogSettings
-from apiban.snapshot import Snapshot
+from apiban.snapshot import Origin, Snapshot
 from kamailio_kemi_stubs.fake import FakeKsr
 
 from tests.support.clock import ManualClock
@@ -42,6 +42,7 @@ class Worker:
         self.clock = ManualClock()
         self.log = MemoryLog()
         self.board = Board.unnamed(now=0)
+        self.hits = Hits.unnamed(now=0)
         self.files: dict[int, Snapshot] = {}
         self.loads: list[int] = []
         self.settings_read = 0
@@ -54,6 +55,7 @@ class Worker:
             board=self.board,
             gate=self.gate,
             front=Front(self.ksr, self.board, uptime=self.clock.uptime),
+            tally=Tally(self.hits, now=self.clock.now),
             clock=self.clock,
             log=self.log,
             log_settings=LogSettings(interval=60.0, first_drops=first_drops),
@@ -62,10 +64,16 @@ class Worker:
         )
         self.guard.sign_in(1)
 
-    def publish(self, *listed: str, mode: Mode = Mode.ENFORCE, whole: bool = True) -> None:
+    def publish(
+        self,
+        *listed: str,
+        mode: Mode = Mode.ENFORCE,
+        whole: bool = True,
+        origin: Origin = Origin.FEED,
+    ) -> None:
         """Announce a new list; with ``whole`` unset its file cannot be mapped."""
         generation = self.board.generation + 1
-        content = only(*listed, generation=generation, mode=mode)
+        content = only(*listed, generation=generation, mode=mode, origin=origin)
         if whole:
             self.files[generation] = Snapshot(memoryview(content))
         self.board.announce(generation)

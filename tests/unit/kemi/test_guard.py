@@ -3,6 +3,7 @@ from apiban.errors import SettingsError
 from apiban.kemi import DROP, PASS
 from apiban.settings import Mode
 from apiban.settings.model import LogSettings
+from apiban.snapshot import Origin
 
 from tests.unit.kemi.parts import LISTED, SIP, UNLISTED, Worker, packet
 
@@ -258,6 +259,66 @@ def test_failing_drop_raises_nothing_into_kamailio() -> None:
     assert worker.guard.pre_parse(object()) == PASS
 
 
+# Sources -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.SHADOW])
+@pytest.mark.parametrize("origin", list(Origin))
+def test_drops_are_counted_for_their_source_and_origin(origin: Origin, mode: Mode) -> None:
+    """What the source's first message was is kept, and each mode has a count of its own."""
+    worker = Worker()
+    worker.publish(LISTED, mode=mode, origin=origin)
+    worker.drops(LISTED)
+    worker.clock.tick(7)
+    for _ in range(5000):
+        worker.drops(LISTED, b"INVITE sip:x SIP/2.0\r\n\r\n")
+    hit = worker.hits.of(LISTED)
+    assert hit is not None
+    enforced = mode is Mode.ENFORCE
+    number, none = (hit.dropped, hit.would_drop) if enforced else (hit.would_drop, hit.dropped)
+    assert none == 0
+    assert hit.exact is (origin is not Origin.FEED)
+    assert number == 5001 if hit.exact else 5001 - 128 <= number <= 5001
+    assert (hit.source, hit.origin, hit.transport, hit.port) == (LISTED, origin, "udp", 5062)
+    assert hit.line == "OPTIONS sip:100@192.0.2.9 SIP/2.0"
+    assert hit.last_seen - hit.first_seen == 7
+    counts = worker.board.total()
+    by = (counts.dropped_feed, counts.dropped_local, counts.dropped_detector)
+    assert by == tuple(5001 if enforced and one is origin else 0 for one in Origin)
+    assert counts.would_drop == (0 if enforced else 5001)
+    assert worker.log.fields("first-drop" if enforced else "would-drop")[0]["origin"] is origin
+
+
+def test_samples_of_a_flood_in_step_are_fair() -> None:
+    """Two sources that take turns get half each, not all or nothing."""
+    worker = Worker(LISTED, "192.0.2.3")
+    for _ in range(20_000):
+        worker.drops(LISTED)
+        worker.drops("192.0.2.3")
+    counts = [worker.hits.of(source) for source in (LISTED, "192.0.2.3")]
+    dropped = [hit.dropped for hit in counts if hit is not None]
+    assert 40_000 - 128 <= sum(dropped) <= 40_000
+    assert all(16_000 < number < 24_000 for number in dropped)
+
+
+def test_who_passes_is_no_hit() -> None:
+    """Good sources are never written down."""
+    worker = Worker(LISTED)
+    worker.drops(UNLISTED)
+    worker.publish(LISTED, mode=Mode.OFF)
+    worker.drops(LISTED)
+    assert worker.hits.all() == []
+
+
+def test_fault_in_counting_for_a_source_changes_no_verdict() -> None:
+    """First met, cached and sampled: each is dropped and counted, and the fault is one of ours."""
+    worker = Worker(LISTED)
+    worker.hits.place = _broken  # type: ignore[assignment,method-assign]
+    assert all(worker.drops(LISTED) for _ in range(3000))
+    assert worker.counts[0] == 3000
+    assert worker.counts[3] > 0
+
+
 # Lines -----------------------------------------------------------------------------------------
 
 
@@ -271,6 +332,7 @@ def test_first_drop_says_what_is_known_cheaply() -> None:
             "first-drop",
             {
                 "source": LISTED,
+                "origin": Origin.FEED,
                 "transport": "udp",
                 "port": 5062,
                 "line": "OPTIONS sip:100@192.0.2.9 SIP/2.0",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from apiban.gate import Sweeper
 from apiban.gate.board import FRONT, SWEPT
+from apiban.gate.front import COUNT_BITS
 from apiban.kemi import DROP, PASS
 from apiban.settings import Mode
+from apiban.snapshot import Origin
 
 from tests.unit.kemi.parts import LISTED, UNLISTED, Worker, packet
 
@@ -15,7 +17,13 @@ def received(worker: Worker, source: str, times: int = 1) -> list[int]:
     """Let messages come by way of a route that has the front."""
     worker.ksr.variables = packet(source)
     if not worker.board.words[SWEPT]:
-        Sweeper(worker.ksr, worker.board, uptime=worker.clock.uptime).tick()
+        Sweeper(
+            worker.ksr,
+            worker.board,
+            worker.hits,
+            now=worker.clock.now,
+            uptime=worker.clock.uptime,
+        ).tick()
     return [worker.guard.received(None, source) for _ in range(times)]
 
 
@@ -32,7 +40,7 @@ def test_second_packet_puts_the_verdict_in_front() -> None:
     assert put(worker) == []
     assert received(worker, LISTED) == [DROP]
     assert received(worker, UNLISTED) == [PASS]
-    assert put(worker) == [(LISTED, DROP), (UNLISTED, PASS)]
+    assert put(worker) == [(LISTED, DROP << COUNT_BITS), (UNLISTED, PASS << COUNT_BITS)]
     assert worker.counts == (2, 0, 2, 0)
     assert worker.board.words[FRONT]
 
@@ -110,3 +118,31 @@ def test_worker_that_could_not_load_the_list_answers_for_itself_alone() -> None:
     assert received(worker, LISTED, 3) == [DROP] * 3
     assert received(worker, UNLISTED, 3) == [PASS] * 3
     assert len(put(worker)) == 1
+
+
+@pytest.mark.parametrize("origin", list(Origin))
+def test_ban_of_any_origin_goes_in_front_with_it(origin: Origin) -> None:
+    """The second packet puts it there, each packet counts once for origin and source."""
+    worker = Worker()
+    worker.publish(LISTED, origin=origin)
+    assert received(worker, LISTED, 2) == [DROP] * 2
+    assert put(worker) == [(LISTED, DROP + origin << COUNT_BITS)]
+    counts = worker.board.total()
+    assert counts.dropped == 2
+    by = (counts.dropped_feed, counts.dropped_local, counts.dropped_detector)
+    assert by == tuple(2 if one is origin else 0 for one in Origin)
+    hit = worker.hits.of(LISTED)
+    assert hit is not None
+    assert (hit.dropped, hit.origin, hit.exact) == (2, origin, True)
+
+
+def test_worker_counts_for_sources_when_the_front_takes_no_more() -> None:
+    """The sum is right but for what was not sampled yet, and it says that it is an estimate."""
+    worker = Worker(LISTED)
+    worker.ksr.on("htable.sht_seti", lambda *_: -1)
+    received(worker, LISTED, 5000)
+    hit = worker.hits.of(LISTED)
+    assert hit is not None
+    assert 5000 - 128 <= hit.dropped <= 5000
+    assert not hit.exact
+    assert worker.counts[0] == 5000

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from apiban.address import Network, parse_network
 from apiban.settings import Mode, Settings, load_settings
-from apiban.settings.model import AllowSettings, PathSettings
-from apiban.snapshot import encode_snapshot
-from apiban.snapshot.compile import Ranges
+from apiban.settings.model import PathSettings
+from apiban.snapshot import Origin, encode_snapshot
+from apiban.snapshot.compile import Range, Ranges
 
 END = 1_900_000_000
 
@@ -23,16 +23,22 @@ def sample(generation: int = 7, mode: Mode = Mode.ENFORCE) -> bytes:
     )
 
 
-def only(*texts: str, generation: int = 1, mode: Mode = Mode.ENFORCE, expires: int = END) -> bytes:
+def only(
+    *texts: str,
+    generation: int = 1,
+    mode: Mode = Mode.ENFORCE,
+    expires: int = END,
+    origin: Origin = Origin.FEED,
+) -> bytes:
     """Give a snapshot of these IPv4 addresses, in ascending order."""
-    ipv4: Ranges = [ban(text, expires) for text in texts]
+    ipv4: Ranges = [ban(text, expires, origin) for text in texts]
     return encode_snapshot(generation=generation, created=0, mode=mode, ipv4=ipv4, ipv6=[])
 
 
-def ban(text: str, expires: int) -> tuple[int, int, int]:
+def ban(text: str, expires: int, origin: Origin = Origin.FEED) -> Range:
     """Give one range."""
     network = parse_network(text)
-    return network.first, network.last, expires
+    return network.first, network.last, expires, origin
 
 
 def settings(
@@ -47,6 +53,6 @@ def settings(
     return replace(
         defaults,
         mode=mode,
-        allow=AllowSettings(allow),
+        allow=replace(defaults.allow, networks=allow),
         paths=PathSettings(state=state, runtime=runtime),
     )

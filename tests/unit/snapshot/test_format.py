@@ -5,7 +5,7 @@ import zlib
 import pytest
 from apiban.errors import SnapshotError
 from apiban.settings import Mode
-from apiban.snapshot import Snapshot, compile_ranges, encode_snapshot
+from apiban.snapshot import Origin, Snapshot, compile_ranges, encode_snapshot
 from apiban.snapshot.compile import Range
 from apiban.snapshot.format import FOREVER
 from hypothesis import given
@@ -25,12 +25,15 @@ _number6 = st.tuples(_high6, _low6).map(lambda halves: halves[0] << 64 | halves[
 
 def _bans(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[list[Range]]:
     ends = st.tuples(numbers, numbers).map(sorted)
-    ban = st.tuples(ends, st.sampled_from([1, END, FOREVER])).map(lambda t: (*t[0], t[1]))
+    ends_at, origins = st.sampled_from([1, END, FOREVER]), st.sampled_from(list(Origin))
+    ban = st.tuples(ends, ends_at, origins).map(lambda t: (*t[0], *t[1:]))
     return st.lists(ban, max_size=8)
 
 
-def _longest(bans: list[Range], number: int) -> int:
-    return max((expires for first, last, expires in bans if first <= number <= last), default=0)
+def _longest(bans: list[Range], number: int) -> tuple[int, int] | None:
+    """Give the expiry and the origin of the ban that holds: of equal ones the lowest origin's."""
+    found = [(-expires, by) for first, last, expires, by in bans if first <= number <= last]
+    return (-min(found)[0], min(found)[1]) if found else None
 
 
 def _open(content: bytes) -> Snapshot:
@@ -39,13 +42,13 @@ def _open(content: bytes) -> Snapshot:
 
 @given(_bans(_number4), st.lists(_number4, max_size=8))
 def test_ipv4_look_up_is_that_of_a_plain_list(bans: list[Range], asked: list[int]) -> None:
-    """Each address, those next to a range's ends too, has its longest ban or none."""
+    """Each address, those next to an end too, has its longest ban and its origin, or none."""
     ranges = compile_ranges(sorted(bans, key=lambda ban: ban[0]), [])
     snapshot = _open(
         encode_snapshot(generation=1, created=0, mode=Mode.ENFORCE, ipv4=ranges, ipv6=[])
     )
     for number in {*asked, *_around(bans, _TOP4)}:
-        assert snapshot.expires(str(ipaddress.IPv4Address(number))) == _longest(bans, number)
+        assert snapshot.find(str(ipaddress.IPv4Address(number))) == _longest(bans, number)
 
 
 @given(_bans(_number6), st.lists(_number6, max_size=8))
@@ -56,19 +59,20 @@ def test_ipv6_look_up_is_that_of_a_plain_list(bans: list[Range], asked: list[int
         encode_snapshot(generation=1, created=0, mode=Mode.ENFORCE, ipv4=[], ipv6=ranges)
     )
     for number in {*asked, *_around(bans, 2**128 - 1)}:
-        assert snapshot.expires(str(ipaddress.IPv6Address(number))) == _longest(bans, number)
+        assert snapshot.find(str(ipaddress.IPv6Address(number))) == _longest(bans, number)
 
 
 def _around(bans: list[Range], top: int) -> set[int]:
-    near = {end + step for first, last, _ in bans for end in (first, last) for step in (-1, 0, 1)}
+    near = {end + step for first, last, *_ in bans for end in (first, last) for step in (-1, 0, 1)}
     return {number for number in near if 0 <= number <= top}
 
 
 def test_families_do_not_mix() -> None:
     """A ban of 0.0.0.1 says nothing of ::1, and the other way round."""
-    ipv4 = encode_snapshot(generation=1, created=0, mode=Mode.OFF, ipv4=[(1, 1, 9)], ipv6=[])
-    ipv6 = encode_snapshot(generation=1, created=0, mode=Mode.OFF, ipv4=[], ipv6=[(1, 1, 9)])
-    assert (_open(ipv4).expires("0.0.0.1"), _open(ipv4).expires("::1")) == (9, 0)
+    ipv4 = encode_snapshot(generation=1, created=0, mode=Mode.OFF, ipv4=[(1, 1, 9, 2)], ipv6=[])
+    ipv6 = encode_snapshot(generation=1, created=0, mode=Mode.OFF, ipv4=[], ipv6=[(1, 1, 9, 1)])
+    assert (_open(ipv4).find("0.0.0.1"), _open(ipv4).find("::1")) == ((9, 2), None)
+    assert (_open(ipv6).find("0.0.0.1"), _open(ipv6).find("::1")) == (None, (9, 1))
     assert (_open(ipv6).expires("0.0.0.1"), _open(ipv6).expires("::1")) == (0, 9)
 
 
@@ -92,6 +96,7 @@ def test_mapped_address_is_the_ipv4_address(spelling: str) -> None:
 )
 def test_what_is_no_address_is_not_banned(text: str) -> None:
     """The look-up never raises."""
+    assert _open(sample()).find(text) is None
     assert _open(sample()).expires(text) == 0
 
 
@@ -104,8 +109,19 @@ def test_header_comes_back() -> None:
     assert snapshot.created == 1_800_000_000
     assert len(snapshot) == 5
     assert [family for family, _ in snapshot.ranges()] == [4, 4, 4, 6, 6]
-    listed = {str(ipaddress.ip_address(first)) for family, (first, _, _) in snapshot.ranges()}
+    listed = {str(ipaddress.ip_address(first)) for family, (first, *_) in snapshot.ranges()}
     assert listed >= {"192.0.2.1", "2001:db8::1"}
+
+
+def test_ranges_come_back_with_their_origins() -> None:
+    """Of both families, whatever the lengths of the columns are."""
+    ipv4 = [(n, n, END, n % 3) for n in range(5)]
+    ipv6 = [(n, n, END, (n + 1) % 3) for n in range(7)]
+    snapshot = _open(
+        encode_snapshot(generation=1, created=0, mode=Mode.ENFORCE, ipv4=ipv4, ipv6=ipv6)
+    )
+    snapshot.verify()
+    assert list(snapshot.ranges()) == [(4, one) for one in ipv4] + [(6, one) for one in ipv6]
 
 
 def test_empty_snapshot_bans_nobody() -> None:

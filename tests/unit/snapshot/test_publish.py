@@ -6,10 +6,10 @@ import pytest
 from apiban.address import Network, parse_network
 from apiban.gate import Board
 from apiban.settings import Mode, load_settings
-from apiban.snapshot import load_snapshot, map_snapshot, write_snapshot
+from apiban.snapshot import Origin, load_snapshot, map_snapshot, write_snapshot
 from apiban.snapshot.format import FOREVER
-from apiban.snapshot.publish import Publisher, durable_path, runtime_path
-from apiban.store import FEED_SOURCE, FeedState, Store
+from apiban.snapshot.publish import LastList, Publisher, durable_path, runtime_path
+from apiban.store import DETECTOR, FEED_SOURCE, LOCAL, FeedState, Store
 
 from tests.support.log import MemoryLog
 from tests.unit.snapshot.parts import sample, settings
@@ -83,6 +83,38 @@ def test_feed_entries_have_their_grace_and_others_not(place: _Place) -> None:
     assert snapshot.expires("192.0.2.3") == FOREVER
 
 
+def test_origins_of_the_bans_reach_the_snapshot(place: _Place) -> None:
+    """Of each source of the store; the longest of several bans has its own."""
+    place.ban("192.0.2.1", "192.0.2.4", "198.51.100.0/24", "2001:db8::1")
+    place.ban("192.0.2.2", "192.0.2.4", "198.51.100.7", "2001:db8::2", source=LOCAL, expires=1e12)
+    place.ban("192.0.2.3", "192.0.2.4", source=DETECTOR, expires=NOW + 60)
+    place.publish()
+    snapshot = load_snapshot(durable_path(place.state))
+    found = {text: snapshot.find(text) for text in ("192.0.2.1", "192.0.2.2", "192.0.2.3")}
+    assert found == {
+        "192.0.2.1": (NOW + 2 * WEEK, Origin.FEED),
+        "192.0.2.2": (FOREVER, Origin.LOCAL),
+        "192.0.2.3": (NOW + 60, Origin.DETECTOR),
+    }
+    others = ("192.0.2.4", "198.51.100.6", "198.51.100.7", "198.51.100.8", "2001:db8::2")
+    assert [(snapshot.find(text) or (0, 9))[1] for text in others] == [1, 0, 1, 0, 1]
+
+
+def test_last_list_keeps_its_origins(place: _Place) -> None:
+    """Published again without a store, each range is still whose it was."""
+    place.ban("192.0.2.1", "2001:db8::1")
+    place.ban("192.0.2.2", source=LOCAL)
+    place.ban("192.0.2.3", "2001:db8::3", source=DETECTOR)
+    place.publish()
+    before = load_snapshot(durable_path(place.state))
+    wanted = settings(place.state, place.runtime)
+    assert place.publisher.publish(LastList(before), wanted, (), now=NOW)
+    after = load_snapshot(durable_path(place.state))
+    assert after.generation == before.generation + 1
+    assert list(after.ranges()) == list(before.ranges())
+    assert [ban[3] for _, ban in after.ranges()] == [0, 1, 2, 0, 2]
+
+
 def test_fraction_of_a_second_never_shortens_a_ban(place: _Place) -> None:
     """The file holds whole seconds: they are rounded up."""
     place.ban("192.0.2.1", source="local", expires=NOW + 0.25)
@@ -125,8 +157,8 @@ def test_allowed_own_and_upstreams_are_cut_out(place: _Place, tmp_path: Path) ->
     """The settings' allow list, the store's, own addresses, upstreams and peers beat every ban."""
     place.ban("192.0.2.0/24")
     place.own = (parse_network("192.0.2.10"),)
-    place.store.allow(parse_network("192.0.2.20/31"), reason="x", now=NOW)
-    place.store.allow(parse_network("192.0.2.30"), reason="x", now=NOW - 9, expires=NOW)
+    place.store.allow([parse_network("192.0.2.20/31")], reason="x", now=NOW)
+    place.store.allow([parse_network("192.0.2.30")], reason="x", now=NOW - 9, expires=NOW)
     path = tmp_path / "apiban.toml"
     path.write_text(
         'allow.networks = ["192.0.2.40"]\nnode.peers = ["192.0.2.50"]\n'
