@@ -7,7 +7,8 @@ that can fail stands in a try, and what fails leaves the last good node at work.
 KEMI callbacks: ``ksr_received`` (pre-parse), ``ksr_request_route`` and the ``ksr_...`` routes of
 the edge, ``apiban_tick`` (rtimer). Native routes call, by ``python_exec``: ``apiban_received``
 (with the source's address, where the front is before it) and ``apiban_request`` (2 in ``$rc``:
-drop; everything else: go on), and ``apiban_tick``.
+drop; everything else: go on), ``apiban_learn`` and ``apiban_answered`` (what became of requests and
+calls), and ``apiban_tick``.
 """
 
 from __future__ import annotations
@@ -134,6 +135,35 @@ class Handler:
         try:
             if self._node is not None:
                 self._node.edge.reply_route()
+        except Exception as error:
+            self._fault(error)
+        return _PASS
+
+    def ksr_onreply_upstream(self, _msg: object, *_: object) -> int:
+        """Learn from a reply of an upstream to a request from outside."""
+        try:
+            if self._node is not None:
+                self._node.edge.upstream_reply_route()
+        except Exception as error:
+            self._fault(error)
+        return _PASS
+
+    def apiban_learn(self, _msg: object, what: str = "", *_: object) -> int:
+        """Learn from a message of a native configuration: kamailio/apiban-detect.cfg."""
+        try:
+            if self._node is not None:
+                self._node.guard.keep_up()
+                self._node.outcomes.learn(what)
+        except Exception as error:
+            self._fault(error)
+        return _PASS
+
+    def apiban_answered(self, _msg: object, caller: str = "", *_: object) -> int:
+        """Learn of an answered call of a native configuration that has the dialog module."""
+        try:
+            if self._node is not None:
+                self._node.guard.keep_up()
+                self._node.outcomes.answered(caller)
         except Exception as error:
             self._fault(error)
         return _PASS

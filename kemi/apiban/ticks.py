@@ -1,7 +1,8 @@
 """The loop of a process that a process of Kamailio's keeps (``kemi.keeper``).
 
-Each byte of standard input is a tick; its end is the end of the process. Each line of standard
-output is ``LEVEL text``, for the log of the process that reads it.
+Each ``.`` of standard input is a tick, and every line there is something that the process is told;
+its end is the end of the process. Each line of standard output is ``LEVEL text``, for the log of
+the process that reads it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from apiban.log import EVENTS, line, where
 __all__ = ["run", "say"]
 
 _FAULT_EVERY: Final = 60.0
+_CHUNK: Final = 65_536
 
 
 def say(event: str, **fields: object) -> None:
@@ -25,11 +27,24 @@ def say(event: str, **fields: object) -> None:
     sys.stdout.flush()
 
 
-def run(tick: Callable[[], None], *, effect: str) -> None:
-    """Work a tick at a time until the input ends; what fails is said, and the next tick comes."""
+def run(
+    tick: Callable[[], None],
+    *,
+    effect: str,
+    told: Callable[[list[bytes]], None] = lambda _: None,
+) -> None:
+    """Work a tick at a time until the input ends; what fails is said, and the next tick comes.
+
+    ``told`` is given the lines that came since, without their ends, before the tick.
+    """
     quiet_until = 0.0
-    while os.read(sys.stdin.fileno(), 4096):
+    rest = b""
+    while data := os.read(sys.stdin.fileno(), _CHUNK):
+        *lines, rest = (rest + data).lstrip(b".").split(b"\n")
+        rest = rest.lstrip(b".")
         try:
+            if lines:
+                told([line.lstrip(b".") for line in lines])
             tick()
         except Exception as error:  # noqa: BLE001 - the next tick may well succeed
             if time.monotonic() >= quiet_until:

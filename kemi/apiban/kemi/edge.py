@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from apiban.address import pack
 from apiban.errors import AddressError
 from apiban.kemi.guard import Guard
+from apiban.kemi.outcome import Outcomes
 from apiban.log import Log
 from apiban.settings.model import EdgeSettings
 
@@ -29,10 +30,13 @@ _SANITY: Final = (1511, 7)
 class Edge:
     """Routes requests for one process. Each ``ksr_...`` name is a KEMI callback's work."""
 
-    def __init__(self, ksr: Ksr, guard: Guard, edge: EdgeSettings, log: Log) -> None:
+    def __init__(
+        self, ksr: Ksr, guard: Guard, edge: EdgeSettings, log: Log, outcomes: Outcomes
+    ) -> None:
         self._ksr = ksr
         self._guard = guard
         self._log = log
+        self._outcomes = outcomes
         self.use(edge)
 
     def use(self, edge: EdgeSettings) -> None:
@@ -43,6 +47,7 @@ class Edge:
     def request_route(self) -> int:
         """Route one request."""
         try:
+            self._guard.keep_up()
             self._route()
         except Exception as error:  # noqa: BLE001 - a fault of ours never takes calls down
             self._guard.count_fault(error)
@@ -66,6 +71,14 @@ class Edge:
     def reply_route(self) -> int:
         """Note in a reply from outside the address that it really came from."""
         self._ksr.nathelper.set_contact_alias()
+        self._guard.keep_up()
+        self._outcomes.answered_outside()
+        return _DONE
+
+    def upstream_reply_route(self) -> int:
+        """Learn from the reply to a request from outside."""
+        self._guard.keep_up()
+        self._outcomes.reply()
         return _DONE
 
     # The steps, in routing order ---------------------------------------------------------------
@@ -83,6 +96,8 @@ class Edge:
             return
         inside = self._packed(ksr.pv.get("$si")) in self._inside
         ksr.force_rport()
+        if not inside and method != "ACK" and self._outcomes.request(str(method)):
+            ksr.tm.t_on_reply("ksr_onreply_upstream")
         if ksr.siputils.has_totag() > 0:
             self._within_dialog(method, inside=inside)
         elif method == "ACK":

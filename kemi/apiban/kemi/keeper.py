@@ -2,7 +2,8 @@
 
 Kamailio ends as a whole when one of its processes dies, and its Python cannot run threads. So the
 sync is a process of its own, a child of the rtimer process: this starts it, gives it its ticks,
-prints its lines, and starts it again when it ended, whatever ended it.
+hands on what the workers have for it, prints its lines, and starts it again when it ended, whatever
+ended it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _GOOD_AFTER: Final = 10.0
 _LONGEST_LINE: Final = 1000
 _LINES_A_TICK: Final = 20
 _LINES_KEPT: Final = 1000
+_NOTICES_KEPT: Final = 1000
 
 Print = Callable[[Level, str], None]
 
@@ -51,7 +53,7 @@ class ChildKeeper:
     """Keeps one process that has the board; ``tick()`` never waits for it.
 
     ``ended`` and ``output`` are the events that say that it ended, and what it printed that is no
-    line of ours.
+    line of ours. ``notices`` gives lines for it that came since the last tick.
     """
 
     def __init__(  # noqa: PLR0913 - the outside world comes in as arguments
@@ -65,6 +67,7 @@ class ChildKeeper:
         print_line: Print,
         ended: str,
         output: str,
+        notices: Callable[[], list[bytes]] = list,
     ) -> None:
         self._command = [*command, "--board", str(board.handle)]
         self._environ = dict(environ)
@@ -74,6 +77,8 @@ class ChildKeeper:
         self._print = print_line
         self._ended_event = ended
         self._output_event = output
+        self._notices = notices
+        self._unsent: deque[bytes] = deque(maxlen=_NOTICES_KEPT)
         self._child: subprocess.Popen[bytes] | None = None
         self._rest = b""
         self._lines: deque[bytes] = deque(maxlen=_LINES_KEPT)
@@ -83,6 +88,7 @@ class ChildKeeper:
 
     def tick(self) -> None:
         """Start the process if need be, tick it, and print what it said."""
+        self._unsent.extend(self._notices())
         child = self._child
         if child is None:
             if self._clock.uptime() >= self._start_from:
@@ -130,8 +136,11 @@ class ChildKeeper:
 
     def _send(self, child: subprocess.Popen[bytes]) -> None:
         if child.stdin is not None:
-            # A full pipe means that it is busy, a broken one that it ended.
+            # A full pipe means that it is busy, a broken one that it ended: what is unsent waits.
             with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                while self._unsent:  # each is short enough to be written whole or not at all
+                    os.write(child.stdin.fileno(), self._unsent[0] + b"\n")
+                    self._unsent.popleft()
                 os.write(child.stdin.fileno(), b".")
 
     def _read(self, child: subprocess.Popen[bytes]) -> None:
@@ -192,6 +201,7 @@ class Keeper(ChildKeeper):
         log: Log,
         print_line: Print,
         summary_every: float,
+        notices: Callable[[], list[bytes]] = list,
     ) -> None:
         super().__init__(
             command=command,
@@ -202,6 +212,7 @@ class Keeper(ChildKeeper):
             print_line=print_line,
             ended="sync-ended",
             output="sync-output",
+            notices=notices,
         )
         self.summary_every = summary_every
         self._counts = board.total()

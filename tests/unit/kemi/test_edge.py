@@ -14,6 +14,24 @@ FIRST = Upstream(parse_address("192.0.2.10"), 5060, "udp")
 SECOND = Upstream(parse_address("2001:db8::10"), 5070, "tcp")
 
 
+class _Outcomes:
+    """Remembers what the edge tells it of; ``wanted`` is whether it wants to see replies."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.told: list[str] = []
+
+    def request(self, method: str) -> bool:
+        self.told.append(method)
+        return self.wanted
+
+    def reply(self) -> None:
+        self.told.append("reply")
+
+    def answered_outside(self) -> None:
+        self.told.append("answered outside")
+
+
 class _Proxy:
     """An edge over a fake Kamailio in which a new request from outside is routed."""
 
@@ -21,11 +39,13 @@ class _Proxy:
         self.worker = Worker(LISTED)
         self.log = self.worker.log
         self.ksr: FakeKsr = self.worker.ksr
+        self.outcomes = _Outcomes()
         self.edge = Edge(
             self.ksr,
             self.worker.guard,
             EdgeSettings(upstreams),
             self.log,
+            self.outcomes,  # type: ignore[arg-type]
         )
         self.returns("tmx.t_precheck_trans", -1)
         self.returns("tm.t_check_trans", -1)
@@ -357,9 +377,34 @@ def test_answer_that_is_no_failure_of_the_upstream_is_final() -> None:
 
 
 def test_reply_from_outside_gets_its_alias(proxy: _Proxy) -> None:
-    """The phone's answer names the address that it really has."""
+    """The phone's answer names the address that it really has, and is learned from."""
     assert proxy.edge.reply_route() == 1
     assert proxy.did("nathelper.set_contact_alias")
+    assert proxy.outcomes.told == ["answered outside"]
+
+
+def test_reply_of_an_upstream_is_learned_from_when_that_is_wanted(proxy: _Proxy) -> None:
+    """Only requests from outside arm the reply route, and only then."""
+    proxy.request("REGISTER")
+    assert not proxy.did("tm.t_on_reply")
+    proxy.outcomes.wanted = True
+    for method in ("REGISTER", "OPTIONS"):
+        proxy.request(method)
+        assert proxy.ksr.calls_of("tm.t_on_reply") == [("ksr_onreply_upstream",)]
+    proxy.request("ACK")
+    proxy.request("INVITE", source="192.0.2.10")
+    assert proxy.outcomes.told == ["REGISTER", "REGISTER", "OPTIONS"]
+    assert proxy.edge.upstream_reply_route() == 1
+    assert proxy.outcomes.told[-1] == "reply"
+
+
+def test_new_settings_are_taken_where_no_message_comes_to_the_guard(proxy: _Proxy) -> None:
+    """As when native code answers for every source: requests and replies look for them too."""
+    for route in (proxy.request, proxy.edge.upstream_reply_route, proxy.edge.reply_route):
+        before = proxy.worker.settings_read
+        proxy.worker.board.announce_settings()
+        route()
+        assert proxy.worker.settings_read == before + 1
 
 
 # Faults ----------------------------------------------------------------------------------------
