@@ -28,6 +28,8 @@ EVENTS: Final[dict[str, Level]] = {
     "summary": "notice",
     "fault": "err",
     "edge-refused": "notice",
+    "detected": "notice",
+    "would-drop-good": "notice",
     "sync-start": "notice",
     "sync-ended": "warn",
     "sync-output": "warn",
@@ -42,6 +44,7 @@ EVENTS: Final[dict[str, Level]] = {
     "pass-end": "notice",
     "pass-held": "err",
     "stale": "warn",
+    "drift": "warn",
     "expired": "info",
     "published": "info",
     "publish-failed": "err",
@@ -73,6 +76,12 @@ EVENTS: Final[dict[str, Level]] = {
     "report-idle": "warn",
     "report-ended": "warn",
     "report-output": "warn",
+    # whom Kamailio trusts, and the operator's table
+    "trusted": "notice",
+    "trusted-unknown": "info",
+    "trusted-refused": "warn",
+    "mirror": "notice",
+    "mirror-failed": "warn",
 }
 
 

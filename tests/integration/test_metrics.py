@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from apiban.address import parse_network
+from apiban.settings import Mode, load_settings
+from apiban.store import DETECTOR, LOCAL, FeedState, Store
+from apiban.sync.drift import Drift
+from apiban.sync.own import own_addresses
+from apiban.sync.report import read_report, report_path
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.test_native import INCLUDE, STOCK, configuration
 from tests.support.honeypot import Tool, nonce_in, running
+from tests.support.log import MemoryLog
 from tests.support.node import HOST, NodeUnderTest, free_port, wait_for
-from tests.support.prom import declared
+from tests.support.prom import declared, watched
 from tests.support.sip import Sender
 
 pytestmark = pytest.mark.kamailio
 
 LISTED, ALSO_LISTED, GOOD = "127.0.1.5", "127.0.1.6", "127.0.2.1"
+BANNED, DETECTED = "127.0.1.50", "127.0.1.60"
 METRICS = INCLUDE.with_name("apiban-metrics.cfg")
 BUFFER = 131072  # the page's bound in apiban-metrics.cfg
 
@@ -186,6 +196,149 @@ def test_sync(node: NodeUnderTest, scraper: Scraper) -> None:
     assert scraper.number("apiban_sync_held_passes") == 0
 
 
+def test_drops_by_origin(node: NodeUnderTest, scraper: Scraper) -> None:
+    """The feed's, the operator's and the detector's bans are told apart, and are all drops."""
+    now = time.time()
+    with Store(node.folder / "state" / "store.db") as store:
+        for source, host in ((LOCAL, BANNED), (DETECTOR, DETECTED)):
+            store.ban([parse_network(host)], source=source, reason="", expires=now + 3600, now=now)
+    wait_for(lambda: node.board.generation > 1 and node.is_dropped(DETECTED), "the bans", 5)
+    flood(node, 300)
+    for source, number in ((BANNED, 20), (DETECTED, 9)):
+        assert all(node.is_dropped(source) for _ in range(number))
+    total = node.board.total()
+    name = "apiban_dropped_packets_by_origin_total"
+    wait_for(lambda: scraper.number("apiban_dropped_packets_total") == total.dropped, "all", 5)
+    numbers = scraper.numbers()
+    assert numbers[f"{name}:feed"] == 300
+    assert numbers[f"{name}:local"] == 20
+    assert numbers[f"{name}:detector"] == total.dropped - 320 >= 10
+    wait_for(lambda: scraper.number("apiban_list_entries:local") == 1, "the entries", 5)
+    assert scraper.number("apiban_list_entries:apiban") == 2
+    assert scraper.number("apiban_list_entries:detector") == 1
+
+
+def test_operators_mode_and_feed(node: NodeUnderTest, scraper: Scraper) -> None:
+    """What the command line set shows as such, and how the feed answers."""
+    wait_for(lambda: scraper.number("apiban_feed_state:ok") == 1, "the feed's state", 5)
+    modes = [f"apiban_mode_override:{mode}" for mode in ("enforce", "shadow", "off")]
+    assert [scraper.number(mode) for mode in modes] == [0, 0, 0]
+    assert scraper.number("apiban_sync_requests_limit") == 1000
+    assert 0 < (scraper.number("apiban_sync_requests_left") or 0) < 1000
+    assert abs((scraper.number("apiban_sync_report_timestamp_seconds") or 0) - time.time()) < 70
+    with Store(node.folder / "state" / "store.db") as store:
+        store.set_mode(Mode.OFF, now=time.time())
+    wait_for(lambda: scraper.number("apiban_mode_override:off") == 1, "the operator's mode", 5)
+    wait_for(lambda: scraper.number("apiban_mode:off") == 1, "the mode in force", 5)
+    node.api.stop()
+    wait_for(lambda: scraper.number("apiban_feed_state:outage") == 1, "the outage", 10)
+    assert scraper.number("apiban_feed_state:ok") == 0
+
+
+# Drift -----------------------------------------------------------------------------------------
+
+
+class FastClock:
+    """Time that goes thirty times as fast, so that a minute is two seconds."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def now(self) -> float:
+        """Give the real time: entries end by it."""
+        return time.time()
+
+    def uptime(self) -> float:
+        """Give the fast one."""
+        return (time.monotonic() - self._began) * 30
+
+    def boot(self) -> str:
+        """Name the boot."""
+        return "this one"
+
+
+class SyncSeen:
+    """The sync as the check sees it, when no pass and no page is held."""
+
+    held_back = ""
+
+    def __init__(self) -> None:
+        self.state = FeedState("this feed", pass_ended=1.0)
+
+
+class Watcher:
+    """The check over a running node, in a hurry."""
+
+    def __init__(self, node: NodeUnderTest) -> None:
+        self.node = node
+        self.log = MemoryLog()
+        self.store = Store(node.folder / "state" / "store.db")
+        self.drift = Drift(board=node.board, clock=FastClock(), log=self.log)
+
+    def look(self, seconds: float) -> tuple[str, ...]:
+        """Look for a while, with the settings as they are; give what an alarm is on for."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            settings = load_settings(self.node.settings_file, {})
+            self.drift.look(self.store, SyncSeen(), settings, own_addresses())  # type: ignore[arg-type]
+            time.sleep(0.02)
+        return self.drift.found
+
+
+@pytest.fixture
+def watcher(make_node: Callable[..., NodeUnderTest]) -> Iterator[Watcher]:
+    """Give the check over a node that lists some hundred addresses of both families."""
+    ipv4 = (f"198.51.100.{n}" for n in range(200))
+    ipv6 = (f"2001:db8::{n:x}" for n in range(50))
+    listed = (LISTED, *ipv4, *ipv6)
+    made = Watcher(make_node(listed).start())
+    yield made
+    made.store.close()
+
+
+def test_no_drift_in_the_normal_course(watcher: Watcher) -> None:
+    """Under traffic, with pages, bans, allow entries and modes that come and go."""
+    node, now = watcher.node, time.time()
+    network = parse_network("198.51.100.0/25")
+    for step in range(3):
+        node.api.feed.add(f"203.0.113.{step}")
+        watcher.store.ban(
+            [parse_network(f"192.0.2.{n}") for n in range(step * 80, step * 80 + 80)],
+            source=LOCAL,
+            reason="",
+            expires=now + 3600,
+            now=now,
+        )
+        watcher.store.allow([network], reason="", now=now)
+        for source in (LISTED, GOOD):
+            node.ask(source, timeout=0.1)
+        watcher.look(1)
+        watcher.store.unallow([network], now=now)
+        node.write_settings(mode=("shadow", "off", "enforce")[step])
+        watcher.look(1)
+    assert watcher.look(3) == ()
+    assert watcher.log.entries == []
+    assert not node.events("drift")
+
+
+def test_drift_while_the_sync_stands_still(watcher: Watcher) -> None:
+    """What is banned then is in no list; when it goes on it is over."""
+    report = read_report(report_path(watcher.node.folder / "runtime"))
+    assert report is not None
+    assert watcher.look(2.5) == ()
+    os.kill(report.pid, signal.SIGSTOP)
+    try:
+        now = time.time()
+        watcher.store.ban(
+            [parse_network("192.0.2.0/24")], source=LOCAL, reason="", expires=now + 3600, now=now
+        )
+        assert watcher.look(4) == ("store-list",)
+    finally:
+        os.kill(report.pid, signal.SIGCONT)
+    assert watcher.look(2) == ()
+    assert [line["state"] for line in watcher.log.fields("drift")] == ["begun", "over"]
+
+
 # Who is served ---------------------------------------------------------------------------------
 
 
@@ -259,6 +412,7 @@ def test_page_is_prometheus_and_the_documentation_is_the_page(
         "tmx_active_transactions",
     } <= (samples)
     assert all(re.fullmatch(r"[a-z][a-zA-Z0-9_]*", name) for name in samples)
+    assert watched() <= samples, "the alert rules and the dashboard use what there is"
     assert page.endswith("\n")
     assert len(page) < BUFFER / 4
 

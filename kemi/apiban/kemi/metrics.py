@@ -7,31 +7,39 @@ xhttp_prom is not loaded nothing is done.
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from apiban.clock import Clock
 from apiban.errors import SnapshotError
 from apiban.gate import Board
-from apiban.gate.board import Slot
+from apiban.gate.board import FRONT, Counts
+from apiban.gate.lag import Lag
 from apiban.settings import Mode, Settings
 from apiban.snapshot import Snapshot
-from apiban.store import FEED_SOURCE
+from apiban.store import DETECTOR, FEED_SOURCE, LOCAL
+from apiban.sync.report import (
+    HEALTHS,
+    HELD_BACK,
+    PAIRS,
+    SyncReport,
+    read_report,
+    report_path,
+)
 
 if TYPE_CHECKING:
     from kamailio_kemi_stubs import Ksr
 
-__all__ = ["Gauge", "Lag", "Metrics", "Pusher", "glance"]
+__all__ = ["Gauge", "Metrics", "Name", "Pusher"]
 
 _EVERY: Final = 1.0
-_FEED_EVERY: Final = 10.0
 _REST: Final = 60.0
+_BY_ORIGIN: Final = "apiban_dropped_packets_by_origin_total"
 _MOST: Final = 2**31 - 1  # what a call of KEMI can carry
-_FEED: Final = "SELECT complete_at, pass_ended, held FROM feed WHERE name = ? AND identity = ?"
+
+# A counter's name, with the value of its one label if it has one.
+Name = str | tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +49,6 @@ class Gauge:
     name: str
     value: float
     label: str = ""
-
-
-def glance(path: Path, query: str, *values: object) -> tuple[Any, ...] | None:
-    """Read a row of a SQLite file of ours without waiting and writing; None if that cannot be."""
-    with contextlib.suppress(sqlite3.Error):
-        # A connection for each glance: the file may be replaced, and none is held over a fork.
-        address = f"{path.absolute().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=0)) as db:
-            row: tuple[Any, ...] | None = db.execute(query, values).fetchone()
-            return row
-    return None
 
 
 class Pusher:
@@ -66,7 +63,7 @@ class Pusher:
         self._clock = clock
         self._is_loaded = hasattr(ksr, "xhttp_prom")
         self._from = 0.0
-        self.given: dict[str, int] = {} if previous is None else dict(previous.given)
+        self.given: dict[Name, int] = {} if previous is None else dict(previous.given)
 
     def is_due(self) -> bool:
         """Tell whether it is time to push; from then on it is not, for a second."""
@@ -76,7 +73,7 @@ class Pusher:
         self._from = now + _EVERY
         return True
 
-    def push(self, counters: Mapping[str, int], gauges: Sequence[Gauge]) -> None:
+    def push(self, counters: Mapping[Name, int], gauges: Sequence[Gauge]) -> None:
         """Bring the counters to these totals, and the gauges to these values.
 
         What xhttp_prom does not take (no metric of this name is declared, no memory is left) it
@@ -87,10 +84,15 @@ class Pusher:
         if not (taken and all(self._set(gauge) for gauge in gauges)):
             self._from = self._clock.uptime() + _REST
 
-    def _count(self, name: str, total: int) -> bool:
+    def _count(self, name: Name, total: int) -> bool:
         given = self.given.get(name, 0)
         news = min(total - given, _MOST)  # the rest follows with the next push
-        if self._ksr.xhttp_prom.counter_inc_l0(name, news) <= 0:
+        prom = self._ksr.xhttp_prom
+        if isinstance(name, str):
+            taken = prom.counter_inc_l0(name, news)
+        else:
+            taken = prom.counter_inc_l1(name[0], news, name[1])
+        if taken <= 0:
             return False
         self.given[name] = given + news
         return True
@@ -100,31 +102,6 @@ class Pusher:
         if gauge.label:
             return self._ksr.xhttp_prom.gauge_set_l1(gauge.name, text, gauge.label) > 0
         return self._ksr.xhttp_prom.gauge_set_l0(gauge.name, text) > 0
-
-
-class Lag:
-    """Finds the workers that use an older list though they judged a packet since the newest came.
-
-    An idle worker runs no Python, and needs no list. The packets that count are those of the look
-    before: so a worker that is just taking the list is not taken for one that does not.
-    """
-
-    def __init__(self) -> None:
-        # By rank and generation of those that are older: packets at the first look and at the last.
-        self._seen: dict[tuple[int, int], tuple[int, int]] = {}
-
-    def behind(self, generation: int, slots: Sequence[Slot]) -> int:
-        """Count them; ``generation`` was read before ``slots``."""
-        found, seen = 0, {}
-        for slot in slots:
-            if slot.rank > 0 and slot.generation < generation:
-                counts, key = slot.counts, (slot.rank, slot.generation)
-                packets = counts.dropped + counts.would_drop + counts.passed
-                first, last = self._seen.get(key, (packets, packets))
-                found += last > first
-                seen[key] = (first, packets)
-        self._seen = seen
-        return found
 
 
 class Metrics:
@@ -155,8 +132,7 @@ class Metrics:
         self._lag = Lag()
         self._list = 0  # the generation that the gauges of the list tell of
         self._list_gauges: tuple[Gauge, ...] = ()
-        self._feed_from = 0.0
-        self._feed_gauges: tuple[Gauge, ...] = ()
+        self._sync_gauges: tuple[Gauge, ...] = ()
 
     def tick(self) -> None:
         """Push what there is, if it is time."""
@@ -166,23 +142,31 @@ class Metrics:
         slots = self._board.slots()
         if generation != self._list or not self._list_gauges:
             self._look_at_list(generation)
-        now = self._clock.uptime()
-        if now >= self._feed_from and self._look_at_feed():
-            self._feed_from = now + _FEED_EVERY
+        report = read_report(report_path(self._settings().paths.runtime))
+        # While the store fails it tells of no feed: the last numbers stay.
+        if report is not None and not report.store_error:
+            self._sync_gauges = _of_sync(report)
+        total = sum((slot.counts for slot in slots), Counts(0, 0, 0, 0))
         self.pusher.push(
             {
-                "apiban_dropped_packets_total": sum(slot.counts.dropped for slot in slots),
-                "apiban_would_drop_packets_total": sum(slot.counts.would_drop for slot in slots),
-                "apiban_passed_packets_total": sum(slot.counts.passed for slot in slots),
-                "apiban_faults_total": sum(slot.counts.faults for slot in slots),
+                "apiban_dropped_packets_total": total.dropped,
+                (_BY_ORIGIN, "feed"): total.dropped_feed,
+                (_BY_ORIGIN, "local"): total.dropped_local,
+                (_BY_ORIGIN, "detector"): total.dropped_detector,
+                "apiban_would_drop_packets_total": total.would_drop,
+                "apiban_passed_packets_total": total.passed,
+                "apiban_faults_total": total.faults,
             },
             (
                 Gauge("apiban_workers", sum(slot.rank > 0 for slot in slots)),
                 Gauge("apiban_workers_behind", self._lag.behind(generation, slots)),
+                Gauge("apiban_workers_lag_generations", self._lag.generations),
+                Gauge("apiban_front_sources", self._board.words[FRONT]),
                 Gauge("apiban_list_generation", generation),
                 Gauge("apiban_sync_running", self._sync_runs()),
                 *self._list_gauges,
-                *self._feed_gauges,
+                *self._sync_gauges,
+                *_of_process(report),
             ),
         )
 
@@ -203,17 +187,32 @@ class Metrics:
             *(Gauge("apiban_mode", one is mode, str(one)) for one in Mode),
         )
 
-    def _look_at_feed(self) -> bool:
-        """Read where the sync stands; what cannot be read leaves the last numbers, and is False."""
-        settings = self._settings()
-        path = settings.paths.state / "store.db"
-        row = glance(path, _FEED, FEED_SOURCE, settings.feed.identity)
-        if row is None:
-            return False
-        complete_at, pass_ended, held = row
-        self._feed_gauges = (
-            Gauge("apiban_sync_last_success_timestamp_seconds", complete_at or 0.0),
-            Gauge("apiban_sync_last_full_pass_timestamp_seconds", pass_ended or 0.0),
-            Gauge("apiban_sync_held_passes", held),
-        )
-        return True
+
+def _of_sync(report: SyncReport) -> tuple[Gauge, ...]:
+    """Give where the sync stands, and what its store holds."""
+    entries = {FEED_SOURCE: report.entries, LOCAL: report.local, DETECTOR: report.detector}
+    drift = report.drift.split()
+    return (
+        Gauge("apiban_sync_last_success_timestamp_seconds", report.complete_at or 0.0),
+        Gauge("apiban_sync_last_full_pass_timestamp_seconds", report.pass_ended or 0.0),
+        Gauge("apiban_sync_held_passes", report.held),
+        *(Gauge("apiban_sync_held_back", one == report.held_back, one) for one in HELD_BACK),
+        Gauge("apiban_sync_waiting_entries", report.waiting),
+        Gauge("apiban_sync_requests_left", report.budget_left),
+        Gauge("apiban_sync_requests_limit", report.budget),
+        *(Gauge("apiban_feed_state", one == report.feed, one) for one in HEALTHS),
+        *(Gauge("apiban_list_entries", number, source) for source, number in entries.items()),
+        *(Gauge("apiban_mode_override", str(one) == report.override, str(one)) for one in Mode),
+        *(Gauge("apiban_drift", pair in drift, pair) for pair in PAIRS),
+    )
+
+
+def _of_process(report: SyncReport | None) -> tuple[Gauge, ...]:
+    """Give how the sync process itself fares; nothing before it told of itself."""
+    if report is None:
+        return ()
+    return (
+        Gauge("apiban_sync_report_timestamp_seconds", report.at),
+        Gauge("apiban_sync_failing", bool(report.store_error), "store"),
+        Gauge("apiban_sync_failing", bool(report.settings_error), "settings"),
+    )

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from apiban.errors import SnapshotError
 from apiban.gate import Board
-from apiban.gate.board import DROPPED, FAULTS, PASSED, WOULD_DROP, Counts, Slot
-from apiban.kemi.metrics import Lag, Metrics, Pusher, glance
+from apiban.gate.board import (
+    DROPPED,
+    DROPPED_DETECTOR,
+    DROPPED_LOCAL,
+    FAULTS,
+    FRONT,
+    PASSED,
+    WOULD_DROP,
+    Counts,
+    Slot,
+)
+from apiban.gate.lag import Lag
+from apiban.kemi.metrics import Metrics, Pusher
 from apiban.settings import Mode, Settings
 from apiban.snapshot import Snapshot
-from apiban.store import FEED_SOURCE, FeedState, Store
+from apiban.sqlite import glance
+from apiban.sync.report import Health, SyncReport, report_path, write_report
 
 from tests.support.clock import ManualClock
 from tests.support.prom import ROOT, Prom, declared
 from tests.unit.snapshot.parts import sample, settings
+
+SOURCES = ("apiban", "local", "detector")
+BY_ORIGIN = "apiban_dropped_packets_by_origin_total"
 
 
 class NoProm:
@@ -34,7 +49,29 @@ class World:
         self.clock = ManualClock()
         self.board = Board.unnamed(now=0)
         self.settings = settings(folder, folder)
-        self.store = folder / "store.db"
+        self.report = SyncReport(
+            pid=4711,
+            at=1_800_000_000.0,
+            feed="ok",
+            error="",
+            next_request_at=None,
+            budget_left=3,
+            budget=5,
+            window=120.0,
+            entries=4123,
+            complete_at=None,
+            pass_number=1,
+            pass_started=None,
+            pass_seen=0,
+            pass_ended=None,
+            held=0,
+            held_since=None,
+            held_back="",
+            waiting=0,
+            store_error="",
+            settings_error="",
+            position=0,
+        )
         self.list: Snapshot | None = Snapshot(memoryview(sample(generation=7)))
         self.loads = 0
         self.runs = True
@@ -71,10 +108,16 @@ class World:
         self.clock.tick(seconds)
         self.metrics.tick()
 
-    def save(self, state: FeedState) -> None:
-        """Do what the sync does."""
-        with Store(self.store) as store:
-            store.save_feed(FEED_SOURCE, state)
+    def tell(self, **changes: Any) -> None:
+        """Do what the sync process does: tell of itself."""
+        self.report = replace(self.report, **changes)
+        assert write_report(report_path(self.settings.paths.runtime), self.report)
+
+    def marked(self, name: str) -> list[str]:
+        """Give the values of a gauge's label that stand at 1; the others must be 0."""
+        values = {key[1]: value for key, value in self.prom.gauges.items() if key[0] == name}
+        assert set(values.values()) <= {0, 1}
+        return [label for label, value in values.items() if value]
 
 
 @pytest.fixture
@@ -96,6 +139,9 @@ def test_counters_are_the_sums_of_all_workers(world: World) -> None:
     world.tick()
     assert world.prom.counters == {
         "apiban_dropped_packets_total": 112,
+        (BY_ORIGIN, "feed"): 112,
+        (BY_ORIGIN, "local"): 0,
+        (BY_ORIGIN, "detector"): 0,
         "apiban_would_drop_packets_total": 2,
         "apiban_passed_packets_total": 3,
         "apiban_faults_total": 1,
@@ -108,6 +154,28 @@ def test_pushes_come_once_a_second(world: World) -> None:
     for _ in range(10):
         world.tick(0.2)
     assert len(world.prom.ksr.calls_of("xhttp_prom.counter_inc_l0")) == 2 * 4
+    assert len(world.prom.ksr.calls_of("xhttp_prom.counter_inc_l1")) == 2 * 3
+
+
+def test_drops_by_the_origin_of_the_ban(world: World) -> None:
+    """All of them together are the drops; the counters go on after a reload."""
+    for word, number in ((DROPPED, 5), (DROPPED_LOCAL, 7), (DROPPED_DETECTOR, 11)):
+        world.count(1, word, number)
+    world.tick()
+    world.count(2, DROPPED_LOCAL, 1)
+    world.metrics = world.make(previous=world.metrics)
+    world.tick()
+    counters = world.prom.counters
+    by_origin = {origin: counters[BY_ORIGIN, origin] for origin in ("feed", "local", "detector")}
+    assert by_origin == {"feed": 5, "local": 8, "detector": 11}
+    assert counters["apiban_dropped_packets_total"] == 24
+
+
+def test_size_of_the_front(world: World) -> None:
+    """How many verdicts native code answers with."""
+    world.board.words[FRONT] = 17
+    world.tick()
+    assert world.prom.gauges["apiban_front_sources"] == 17
 
 
 def test_counter_that_did_not_grow_is_touched(world: World) -> None:
@@ -266,65 +334,122 @@ def test_worker_behind_shows(world: World) -> None:
         world.count(1, PASSED)
         world.tick()
     assert world.prom.gauges["apiban_workers_behind"] == 1
+    assert world.prom.gauges["apiban_workers_lag_generations"] == 1
+
+
+def test_lag_is_that_of_the_slowest_busy_worker() -> None:
+    """An idle one, however old its list, is none."""
+    lag = Lag()
+    for packets in range(3):
+        lag.behind(9, [slot(1, 8, packets), slot(2, 5, packets), slot(3, 1, 4), slot(4, 9, 7)])
+    assert lag.generations == 4
+    lag.behind(9, [slot(1, 9, 3), slot(2, 9, 3), slot(3, 1, 4), slot(4, 9, 7)])
+    assert lag.generations == 0
 
 
 # The sync --------------------------------------------------------------------------------------
 
 
 def test_numbers_of_the_sync(world: World) -> None:
-    """They are those of the store, a few seconds old."""
-    identity = world.settings.feed.identity
-    world.save(FeedState(identity, complete_at=1_800_000_100.25, pass_ended=1_800_000_050.0))
+    """They are those that the sync process tells of itself, at most two seconds old."""
+    world.tell(complete_at=1_800_000_100.25, pass_ended=1_800_000_050.0, at=1_800_000_101.0)
     world.tick()
     gauges = world.prom.gauges
     assert gauges["apiban_sync_last_success_timestamp_seconds"] == 1_800_000_100.25
     assert gauges["apiban_sync_last_full_pass_timestamp_seconds"] == 1_800_000_050.0
+    assert gauges["apiban_sync_report_timestamp_seconds"] == 1_800_000_101.0
     assert gauges["apiban_sync_held_passes"] == 0
     assert gauges["apiban_sync_running"] == 1
-    world.save(FeedState(identity, complete_at=1_800_000_200.0, held=2))
+    world.tell(complete_at=1_800_000_200.0, pass_ended=None, held=2)
     world.runs = False
-    world.tick(5)
-    assert gauges["apiban_sync_held_passes"] == 0
-    assert gauges["apiban_sync_running"] == 0
-    world.tick(5)
+    world.tick()
     assert gauges["apiban_sync_held_passes"] == 2
+    assert gauges["apiban_sync_running"] == 0
     assert gauges["apiban_sync_last_full_pass_timestamp_seconds"] == 0
 
 
-def test_store_that_comes_later_is_seen_at_once(world: World) -> None:
-    """At the first start the sync makes it; another list's state is none of ours."""
+def test_numbers_of_the_store(world: World) -> None:
+    """Entries by their source, and what waits to be taken."""
+    world.tell(local=7, detector=11, held_back="growth-held", waiting=250)
     world.tick()
-    world.save(FeedState("elsewhere|v1|sip", complete_at=5.0))
+    gauges = world.prom.gauges
+    entries = {source: gauges["apiban_list_entries", source] for source in SOURCES}
+    assert entries == {"apiban": 4123, "local": 7, "detector": 11}
+    assert world.marked("apiban_sync_held_back") == ["growth-held"]
+    assert gauges["apiban_sync_waiting_entries"] == 250
+
+
+def test_budget(world: World) -> None:
+    """What is left of it, and what it is."""
+    world.tell()
+    world.tick()
+    gauges = world.prom.gauges
+    assert gauges["apiban_sync_requests_left"] == 3
+    assert gauges["apiban_sync_requests_limit"] == 5
+
+
+@pytest.mark.parametrize("health", get_args(Health))
+def test_feed_has_one_state(world: World, health: Health) -> None:
+    """That of its last answer, whichever it is."""
+    world.tell(feed=health)
+    world.tick()
+    assert world.marked("apiban_feed_state") == [health]
+
+
+def test_operators_mode(world: World) -> None:
+    """None while that of the settings is in force."""
+    world.tell()
+    world.tick()
+    assert world.marked("apiban_mode_override") == []
+    world.tell(override="off")
+    world.tick()
+    assert world.marked("apiban_mode_override") == ["off"]
+
+
+def test_drift(world: World) -> None:
+    """Each pair that disagrees."""
+    world.tell()
+    world.tick()
+    assert world.marked("apiban_drift") == []
+    world.tell(drift="feed-store list-workers")
+    world.tick()
+    assert world.marked("apiban_drift") == ["feed-store", "list-workers"]
+
+
+def test_failing_store_leaves_the_last_numbers(world: World) -> None:
+    """The sync knows nothing of the feed then; that it fails shows."""
+    world.tell(complete_at=6.0)
+    world.tick()
+    assert world.marked("apiban_sync_failing") == []
+    world.tell(complete_at=None, entries=0, feed="unknown", store_error="disk is full")
+    world.tick()
+    gauges = world.prom.gauges
+    assert gauges["apiban_sync_last_success_timestamp_seconds"] == 6
+    assert gauges["apiban_list_entries", "apiban"] == 4123
+    assert world.marked("apiban_sync_failing") == ["store"]
+    world.tell(complete_at=7.0, feed="ok", store_error="", settings_error="mode = perhaps")
+    world.tick()
+    assert gauges["apiban_sync_last_success_timestamp_seconds"] == 7
+    assert world.marked("apiban_sync_failing") == ["settings"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "garbage", "older"])
+def test_report_that_cannot_be_read_leaves_the_last_numbers(world: World, damage: str) -> None:
+    """And one that comes later is seen at once."""
+    path = report_path(world.settings.paths.runtime)
     world.tick()
     assert "apiban_sync_held_passes" not in world.prom.gauges
-    world.save(FeedState(world.settings.feed.identity, complete_at=6.0))
+    world.tell(complete_at=6.0)
     world.tick()
-    assert world.prom.gauges["apiban_sync_last_success_timestamp_seconds"] == 6
-
-
-@pytest.mark.parametrize("damage", ["missing", "garbage", "locked"])
-def test_store_that_cannot_be_read_leaves_the_last_numbers(world: World, damage: str) -> None:
-    """Nobody waits for it, and nothing is made in its place."""
-    world.save(FeedState(world.settings.feed.identity, complete_at=6.0))
-    world.tick()
-    holder = sqlite3.connect(world.store, isolation_level=None)
-    if damage == "locked":
-        holder.execute("PRAGMA locking_mode=EXCLUSIVE")
-        holder.execute("PRAGMA journal_mode=DELETE")
-        holder.execute("BEGIN EXCLUSIVE")
-    else:
-        holder.close()
-        world.store.unlink()
-        if damage == "garbage":
-            world.store.write_bytes(b"x" * 5000)
+    path.unlink()
+    if damage == "garbage":
+        path.write_bytes(b"\xff{" * 5000)
+    if damage == "older":
+        path.write_text('{"pid": 4711, "at": 5}')
     world.count(1, DROPPED)
-    began = time.monotonic()
-    world.tick(10)
-    assert time.monotonic() - began < 3
+    world.tick()
     assert world.prom.gauges["apiban_sync_last_success_timestamp_seconds"] == 6
     assert world.prom.counters["apiban_dropped_packets_total"] == 1
-    assert world.store.exists() == (damage != "missing")
-    holder.close()
 
 
 def test_glance_writes_nothing(tmp_path: Path) -> None:
@@ -356,7 +481,7 @@ def test_counters_alone_end_in_total() -> None:
 
 def test_all_that_is_pushed_is_declared(world: World) -> None:
     """Else xhttp_prom refuses it."""
-    world.save(FeedState(world.settings.feed.identity))
+    world.tell()
     world.board.announce(7)
     world.tick()
     ours = {n: kind for n, kind in declared().items() if not n.startswith("apiban_honeypot_")}
