@@ -13,17 +13,24 @@ from typing import TYPE_CHECKING, Final
 from apiban import __version__
 from apiban.clock import Clock, SystemClock
 from apiban.errors import BoardError, SnapshotError
-from apiban.gate import Board, Front, Gate, Sweeper
+from apiban.gate import Board, Front, Gate, Hits, Sweeper, Tally
 from apiban.gate.board import SETTINGS
+from apiban.kemi.calls import Calls
 from apiban.kemi.edge import Edge
 from apiban.kemi.folders import Folders
 from apiban.kemi.guard import Guard
 from apiban.kemi.keeper import Keeper, child_command, child_environ
+from apiban.kemi.memory import Memory, Pages
 from apiban.kemi.metrics import Metrics
+from apiban.kemi.mirror import Mirror
+from apiban.kemi.outcome import Outcomes
+from apiban.kemi.trusted import Trusted
 from apiban.log import EVENTS, Level, line
+from apiban.notices import Notices
 from apiban.settings import Settings, load_settings, settings_path
 from apiban.snapshot import Snapshot, load_snapshot, map_snapshot, share_snapshot
 from apiban.snapshot.publish import LastList, durable_path, encode_list, runtime_path
+from apiban.store import overriding_mode
 
 if TYPE_CHECKING:
     from kamailio_kemi_stubs import Ksr
@@ -60,21 +67,46 @@ class Node:
         self.settings: Settings = load_settings(self._path, environ)
         self._folders = Folders(self.settings.paths.state)
         self.board = self._take_board(previous)
+        self.hits: Hits = self._take_hits(previous)
         self.gate = Gate(now=self._clock.now, timer=time.monotonic)
         self.gate.use(self._first_snapshot(previous))
+        # Code of an earlier version has none of these.
+        self.pages = Pages(getattr(getattr(previous, "pages", None), "mapped", None))
+        self.notices = Notices(getattr(getattr(previous, "notices", None), "ends", None))
+        memory = Memory(self.pages, uptime=self._clock.uptime)
+        calls = Calls(ksr, memory, grace=self.settings.calls.grace, uptime=self._clock.uptime)
         self.guard = Guard(
             ksr,
             board=self.board,
             gate=self.gate,
             front=Front(ksr, self.board, uptime=self._clock.uptime),
+            tally=Tally(self.hits, now=self._clock.now),
             clock=self._clock,
             log=self.log,
             log_settings=self.settings.log,
             load=self._load,
             settings_changed=self._read_settings,
+            calls=calls,
         )
-        self._sweeper = Sweeper(ksr, self.board, uptime=self._clock.uptime)
-        self.edge = Edge(ksr, self.guard, self.settings.edge, self.log)
+        self.outcomes = Outcomes(
+            ksr,
+            gate=self.gate,
+            memory=memory,
+            calls=calls,
+            clock=self._clock,
+            settings=self.settings,
+            tell=self.notices.send,
+            fault=self.guard.count_fault,
+        )
+        self.sweeper: Sweeper = Sweeper(
+            ksr,
+            self.board,
+            self.hits,
+            now=self._clock.now,
+            uptime=self._clock.uptime,
+            previous=getattr(previous, "sweeper", None),
+        )
+        self.edge = Edge(ksr, self.guard, self.settings.edge, self.log, self.outcomes)
         self.keeper = Keeper(
             command=child_command("apiban.sync"),
             environ=child_environ(environ),
@@ -83,6 +115,7 @@ class Node:
             log=self.log,
             print_line=self._print,
             summary_every=self.settings.log.interval,
+            notices=self.notices.take,
         )
         self.metrics = Metrics(
             ksr,
@@ -93,6 +126,16 @@ class Node:
             sync_runs=lambda: self.keeper.pid is not None,
             previous=getattr(previous, "metrics", None),  # code of an earlier version has none
         )
+        self.trusted = Trusted(ksr, clock=self._clock, log=self.log, settings=lambda: self.settings)
+        self.mirror = Mirror(
+            ksr,
+            board=self.board,
+            clock=self._clock,
+            log=self.log,
+            settings=lambda: self.settings,
+            load=self._load_in_force,
+            previous=getattr(previous, "mirror", None),
+        )
         if previous is not None:
             previous.keeper.stop()  # only the rtimer process has a child to stop
         self._settings_seen = self.board.words[SETTINGS]
@@ -100,7 +143,7 @@ class Node:
         self.log(
             "reload" if previous else "start",
             version=__version__,
-            mode=self.settings.mode,
+            mode=self._in_force().mode,
             generation=self.gate.generation,
             ranges=len(snapshot) if snapshot is not None else 0,
             key="set" if self.settings.feed.key else "missing",
@@ -117,8 +160,10 @@ class Node:
             self._read_settings()
             self.keeper.summary_every = self.settings.log.interval
         self.keeper.tick()
-        self._sweeper.tick()
+        self.sweeper.tick()
         self.metrics.tick()
+        self.trusted.tick()
+        self.mirror.tick()
 
     def log(self, event: str, **fields: object) -> None:
         """Write a line to Kamailio's log."""
@@ -144,6 +189,18 @@ class Node:
             self.log("fault", what="counters", reason=error, effect="not visible from outside")
             board = Board.unnamed(now=now)
         return board
+
+    def _take_hits(self, previous: Node | None) -> Hits:
+        if previous is not None:
+            return Hits(previous.hits.handle)
+        path, now = self.settings.paths.runtime / "hits", self._clock.now()
+        try:
+            hits = Hits.create(path, now=now)
+            self._folders.hand_over(path)
+        except BoardError as error:
+            self.log("fault", what="hits", reason=error, effect="not visible from outside")
+            hits = Hits.unnamed(now=now)
+        return hits
 
     # The snapshot ------------------------------------------------------------------------------
 
@@ -176,7 +233,7 @@ class Node:
         """Use a list of an earlier time with the mode and the exemptions of the settings now."""
         if first:
             self.board.announce(snapshot.generation)
-        settings = self.settings
+        settings = self._in_force()
         if snapshot.mode is settings.mode and not any(map(snapshot.overlaps, settings.exempt)):
             return snapshot
         return share_snapshot(
@@ -188,6 +245,13 @@ class Node:
                 now=snapshot.created,
             )
         )
+
+    def _in_force(self) -> Settings:
+        """Give the settings in the mode that the operator may have set at the command line."""
+        override = overriding_mode(
+            self.settings.paths.state / "store.db", self._clock.now(), self.settings.mode
+        )
+        return self.settings if override is None else replace(self.settings, mode=override.mode)
 
     def _compile(self) -> bool:
         """Have the store's list compiled by a process of the workers' user."""
@@ -230,6 +294,13 @@ class Node:
                     return snapshot
         raise SnapshotError(f"the list of generation {generation} cannot be read")
 
+    def _load_in_force(self, generation: int) -> Snapshot:
+        """Give a list for what acts on it here; the first one in the mode that it began with."""
+        first = self.gate.snapshot  # this process meets no packet, and so takes no newer one
+        if first is not None and first.generation == generation:
+            return first
+        return self._load(generation)
+
     # Settings ----------------------------------------------------------------------------------
 
     def _read_settings(self) -> None:
@@ -242,4 +313,5 @@ class Node:
         new = load_settings(self._path, self._environ, must_exist=self._existed)
         self.guard.log_settings = new.log
         self.edge.use(new.edge)
+        self.outcomes.use(new)
         self.settings = replace(new, paths=self.settings.paths)

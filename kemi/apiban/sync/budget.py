@@ -33,15 +33,16 @@ class Budget:
 
     def wait(self) -> float:
         """Give the seconds until a request may be sent; 0 when it may be now."""
-        now = self._clock.uptime()
-        frees = sorted(self._frees_at(request) for request in self._store.requests(self._feed))
-        counted = [at for at in frees if at > now]
-        if len(counted) < self._limit:
-            return 0.0
-        return counted[len(counted) - self._limit] - now
+        return self._wait(self._store.requests(self._feed))
 
-    def spend(self, timeout: float) -> int:
+    def left(self) -> int:
+        """Give how many requests may be sent now."""
+        return max(self._limit - len(self._counted(self._store.requests(self._feed))), 0)
+
+    def spend(self, timeout: float) -> int | None:
         """Note a request that ends within ``timeout`` seconds; give its number.
+
+        None when it must not be sent now: another process may have spent the last one.
 
         Raises:
             StoreError: it could not be noted, and so must not be sent.
@@ -50,7 +51,11 @@ class Budget:
         now, boot = self._clock.uptime(), self._clock.boot()
         if now > self._window:
             self._store.forget_requests(self._feed, boot=boot, before=now - self._window)
-        return self._store.add_request(self._feed, SentRequest(boot, now + timeout))
+        return self._store.add_request(
+            self._feed,
+            SentRequest(boot, now + timeout),
+            may=lambda requests: self._wait(requests) <= 0,
+        )
 
     def settle(self, number: int) -> None:
         """Note that the request's answer, or its failure, is here."""
@@ -61,6 +66,17 @@ class Budget:
         until = self._clock.uptime() + seconds - self._window
         for _ in range(self._limit):
             self._store.add_request(self._feed, SentRequest(self._clock.boot(), until))
+
+    def _wait(self, requests: list[SentRequest]) -> float:
+        counted = self._counted(requests)
+        if len(counted) < self._limit:
+            return 0.0
+        return counted[len(counted) - self._limit] - self._clock.uptime()
+
+    def _counted(self, requests: list[SentRequest]) -> list[float]:
+        """Give the uptimes from which the requests that count now do not any more, sorted."""
+        now = self._clock.uptime()
+        return sorted(at for at in map(self._frees_at, requests) if at > now)
 
     def _frees_at(self, request: SentRequest) -> float:
         """Give the uptime from which a request does not count any more."""

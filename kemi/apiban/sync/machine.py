@@ -14,7 +14,7 @@ the latest ``feed.stale_max`` after its time.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from apiban.clock import Clock
@@ -26,17 +26,27 @@ from apiban.settings.model import FeedSettings
 from apiban.store import FEED_SOURCE, FeedState, Store
 from apiban.sync.budget import Budget
 from apiban.sync.exchange import Exchange
+from apiban.sync.growth import Growth
 from apiban.sync.pauses import Pauses
+from apiban.sync.report import Health
 from apiban.sync.sanity import sift
 
 __all__ = ["Sync"]
 
 Walk = Literal["live", "pass"]
-Health = Literal["unknown", "ok", "no-key", "outage", "invalid", "unauthorized", "rate-limited"]
 
 # A held pass is confirmed or refuted by the next one, which need not wait for a day.
 _HELD_RETRY: Final = 3600.0
-_TOO_LONG_RETRY: Final = 900.0
+_REFUSED_RETRY: Final = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A page that was not taken: why, how many new entries it has, and when it is asked again."""
+
+    why: Literal["growth-held", "too-long"]
+    new: int
+    until: float
 
 
 class Sync:
@@ -74,8 +84,16 @@ class Sync:
         self._live_from = 0.0
         self._expire_from = 0.0
         self._stale_said = False
-        # Walks that met a list longer than allowed, and the uptime until which they rest.
-        self._too_long: dict[Walk, float] = {}
+        # Walks that met a list longer than allowed, and rest.
+        self._refused: dict[Walk, _Refusal] = {}
+        self._growth = Growth(clock, settings.max_growth)
+        self._full_pass_asked = False
+        self._pass_seen = 0  # entries that the pass under way met
+        if self._state.pass_started is not None:
+            self._pass_seen = store.count(FEED_SOURCE) - store.count_unseen(
+                FEED_SOURCE, pass_number=self._state.pass_number
+            )
+        self._error = ""  # what the feed's trouble is, while it has one
 
     @property
     def state(self) -> FeedState:
@@ -86,6 +104,72 @@ class Sync:
     def health(self) -> Health:
         """How the feed answered last."""
         return self._health
+
+    @property
+    def error(self) -> str:
+        """What is wrong with the feed; empty when nothing is."""
+        return self._error
+
+    @property
+    def budget_left(self) -> int:
+        """How many requests the rate limit leaves now."""
+        return self._budget.left()
+
+    @property
+    def waiting(self) -> int:
+        """How many new entries are held back, since the list would grow too fast."""
+        # Both walks come to the same entries.
+        held = [one.new for one in self._refused.values() if one.why == "growth-held"]
+        return max(held, default=0)
+
+    @property
+    def held_back(self) -> str:
+        """Why pages are not taken: "growth-held", "too-long"; empty while they are."""
+        return min((one.why for one in self._refused.values()), default="")
+
+    @property
+    def pass_seen(self) -> int:
+        """How many entries the pass under way, or the last one, met so far."""
+        return self._pass_seen
+
+    def next_request_in(self) -> float | None:
+        """Give the seconds until the feed is asked next; None while it cannot be, without a key."""
+        if not self._settings.key:
+            return None
+        now = self._clock.uptime()
+        from_ = [max(now if self._pass_due() else now + self._pass_in(), self._rests_until("pass"))]
+        if self._state.cursor is not None:
+            from_.append(max(self._live_from, self._rests_until("live")))
+        return max(min(from_) - now, self._ask_from - now, self._budget.wait(), 0.0)
+
+    def ask_now(self, *, full: bool) -> None:
+        """Ask as soon as the rate limit allows, also while a pause runs; ``full``: from the start.
+
+        A pass that is under way goes on. A pause that the feed itself asked for is kept.
+        """
+        if full and self._state.pass_started is None:
+            self._full_pass_asked = True
+        self._live_from = 0.0
+        self._rest_no_more()
+        if self._health != "rate-limited":
+            self._ask_from = 0.0
+
+    def accept_hold(self) -> None:
+        """Do what is held back, since the operator says that it is right."""
+        if self.waiting:
+            self._growth.accept(self.waiting)
+            self._rest_no_more()
+        if not self._state.held:
+            return
+        # The pass that was held is the last that ended; what was listed since counts as seen.
+        number = self._state.pass_number - (self._state.pass_started is not None)
+        self._state = replace(self._state, held=0, held_since=None)
+        removed = self._store.remove_unseen(
+            FEED_SOURCE, state=self._state, now=self._clock.now(), pass_number=number
+        )
+        total = self._store.count(FEED_SOURCE)
+        self._log("pass-end", number=number, total=total, removed=removed)
+        self._changed()
 
     def tick(self) -> None:
         """Do what is due: take an answer, remove what expired, ask one question.
@@ -112,6 +196,8 @@ class Sync:
             return
         cursor = self._cursor(walk)
         number = self._budget.spend(self._settings.timeout)
+        if number is None:  # another process has just spent the last one
+            return
         self._asked = (walk, number)
         self._last_walk = walk
         self._exchange.ask(lambda: self._feed.banned(cursor))
@@ -120,21 +206,26 @@ class Sync:
         """Choose which walk takes the next step; they alternate when both could."""
         now = self._clock.uptime()
         live = self._state.cursor is not None and now >= self._live_from
-        live = live and now >= self._too_long.get("live", 0.0)
-        full = self._pass_due() and now >= self._too_long.get("pass", 0.0)
+        live = live and now >= self._rests_until("live")
+        full = self._pass_due() and now >= self._rests_until("pass")
         if live and full:
             return "pass" if self._last_walk == "live" else "live"
         return "live" if live else "pass" if full else None
 
     def _pass_due(self) -> bool:
         state = self._state
-        if state.pass_started is not None or state.pass_ended is None:
+        if self._full_pass_asked or state.pass_started is not None or state.pass_ended is None:
             return True
+        return self._pass_in() <= 0
+
+    def _pass_in(self) -> float:
+        """Give the seconds until the next full pass; 0 or less when it is due."""
         every = self._settings.reconcile_every
-        if state.held:
+        if self._state.held:
             every = min(every, _HELD_RETRY)
+        age = self._clock.now() - (self._state.pass_ended or 0.0)
         # A clock set back makes the age negative: a pass too many is harmless, one too few not.
-        return not 0 <= self._clock.now() - state.pass_ended < every
+        return every - age if age >= 0 else 0.0
 
     def _cursor(self, walk: Walk) -> str:
         if walk == "live":
@@ -147,6 +238,7 @@ class Sync:
                 pass_cursor=None,
             )
             self._store.save_feed(FEED_SOURCE, self._state)
+            self._full_pass_asked, self._pass_seen = False, 0
             self._log("pass-begin", number=self._state.pass_number)
         return self._state.pass_cursor or FROM_START
 
@@ -172,15 +264,23 @@ class Sync:
         self._recovered()
         networks, refused = sift(page.networks, self._settings)
         new = self._store.count_new(FEED_SOURCE, networks)
-        if new and self._store.count(FEED_SOURCE) + new > self._settings.max_entries:
-            self._refuse_too_long(walk)
+        length = self._store.count(FEED_SOURCE)
+        if new and length + new > self._settings.max_entries:
+            limit = f"the list is longer than feed.max_entries, {self._settings.max_entries}"
+            self._refuse(walk, "too-long", new, limit)
             return
-        self._too_long.pop(walk, None)
+        if new and self._state.pass_ended is not None and not self._growth.may_grow(length, new):
+            share = self._settings.max_growth
+            self._refuse(walk, "growth-held", new, f"more than {share:.0%} new in a day")
+            return
+        self._growth.took(new)
+        self._refused.pop(walk, None)
         now = self._clock.now()
         if walk == "live":
             state = replace(self._state, cursor=page.cursor)
         else:
             state = replace(self._state, pass_cursor=page.cursor)
+            self._pass_seen += len(networks)
         self._store.record_page(
             FEED_SOURCE,
             networks,
@@ -199,20 +299,32 @@ class Sync:
         self._expire_from = 0.0
         self._changed()
 
-    def _refuse_too_long(self, walk: Walk) -> None:
+    def _refuse(
+        self, walk: Walk, why: Literal["growth-held", "too-long"], new: int, error: str
+    ) -> None:
         """Take nothing of this page; the other walk is not to blame, and goes on."""
-        if walk not in self._too_long:
+        last = self._refused.get(walk)
+        if last is None or last.why != why:
             self._log(
                 "feed-trouble",
-                state="too-long",
+                state=why,
                 entries=self._store.count(FEED_SOURCE),
-                error=f"the list is longer than feed.max_entries, {self._settings.max_entries}",
-                retry_in=_TOO_LONG_RETRY,
+                error=error,
+                retry_in=_REFUSED_RETRY,
             )
-        self._too_long[walk] = self._clock.uptime() + _TOO_LONG_RETRY
+        self._refused[walk] = _Refusal(why, new, self._clock.uptime() + _REFUSED_RETRY)
+
+    def _rests_until(self, walk: Walk) -> float:
+        """Give the uptime until which a walk rests that met a list longer than allowed."""
+        refused = self._refused.get(walk)
+        return 0.0 if refused is None else refused.until
+
+    def _rest_no_more(self) -> None:
+        self._refused = {walk: replace(one, until=0.0) for walk, one in self._refused.items()}
 
     def _end_of_list(self, walk: Walk) -> None:
         now = self._clock.now()
+        self._refused.pop(walk, None)
         self._state = replace(self._state, complete_at=now)
         if walk == "pass":
             self._end_pass(now)
@@ -282,6 +394,7 @@ class Sync:
 
     def _turn(self, health: Health, **details: object) -> None:
         """Say it once when the feed's health becomes another one."""
+        self._error = str(details.get("error", ""))
         if health == self._health:
             return
         self._health = health

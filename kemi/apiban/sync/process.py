@@ -21,14 +21,27 @@ from apiban.errors import SettingsError, SnapshotError, StoreError
 from apiban.feed.client import Feed, FeedClient
 from apiban.gate.board import Board
 from apiban.log import Log
-from apiban.settings import FileWatch, Settings, load_settings
+from apiban.settings import FileWatch, Mode, Settings, load_settings
 from apiban.settings.model import FeedSettings
 from apiban.snapshot.file import load_snapshot
 from apiban.snapshot.publish import Bans, LastList, Publisher, durable_path, runtime_path
-from apiban.store import Store
+from apiban.store import (
+    DETECTOR,
+    FEED_SOURCE,
+    LOCAL,
+    FeedState,
+    ModeOverride,
+    Store,
+    overriding_mode,
+)
+from apiban.store.file import make_shared
+from apiban.sync.drift import Drift
 from apiban.sync.exchange import Exchange, ThreadExchange
 from apiban.sync.machine import Sync
 from apiban.sync.own import own_addresses
+from apiban.sync.report import SyncReport, read_report, report_path, write_report
+from apiban.sync.trusted import TrustedPeers
+from apiban.verdict.exempt import exemptions
 
 __all__ = ["Process"]
 
@@ -38,6 +51,10 @@ _GOOD_AFTER: Final = 600.0
 _SETTINGS_RETRY: Final = 2.0
 _OWN_EVERY: Final = 5.0
 _REPUBLISH_EVERY: Final = 10.0
+_REPORT_EVERY: Final = 1.0
+_TIDY_EVERY: Final = 60.0
+_REPORT_LASTS: Final = 60.0
+_TASK_LASTS: Final = 300.0
 
 
 class Process:
@@ -66,16 +83,25 @@ class Process:
         self._find_own = own
         self._jitter = jitter
         self._publisher = Publisher(board, log)
+        self._trusted = TrustedPeers(clock=clock, log=log)
+        self._drift = Drift(board=board, clock=clock, log=log)
         self._watches: list[FileWatch] = []
         self._settings: Settings | None = None
         self._store: Store | None = None
+        self._store_file = 0
         self._sync: Sync | None = None
         self._lock: int | None = None
         self._own: tuple[Network, ...] = ()
         self._key_file: Path | None = None
         self._file_existed = False
         self._settled = True
-        self._noted_mode: str | None = None
+        self._noted_mode: str | None = None  # the settings' mode as it was applied last
+        self._stored_mode: str | None = None  # what the store says of that
+        self._over: str | None = None  # the settings' mode that the operator's was set over
+        self._override: ModeOverride | None = None
+        self._mode: Mode | None = None  # what was last published
+        self._fresh = True  # the store was just opened: all of it may be new
+        self._tidied = 0  # the journal's number of what ended and was tidied away
         self._to_publish = True
         self._published = True  # whether the last try reached the workers; if not, the next waits
         self._published_with: Settings | None = None
@@ -87,6 +113,11 @@ class Process:
         self._store_from = 0.0
         self._own_from = 0.0
         self._republish_from = 0.0
+        self._report_from = 0.0
+        self._tidy_from = 0.0
+        self._report: SyncReport | None = None
+        self._entries: dict[str, int] = {}
+        self._counted_at = (-1, -1)
         self._trouble: dict[str, str] = {}  # what was said of each part, to say it once
 
     def tick(self) -> None:
@@ -107,19 +138,57 @@ class Process:
                 self._store_from = self._clock.uptime() + self._store_pause
             self._close_store()
         if self._store is None and "store" in self._trouble:
-            self._publish_last_list(settings)
+            self._publish_last_list(self._in_force(settings))
+        with contextlib.suppress(StoreError):  # it was said above, or will be at the next tick
+            self._write_report(settings)
 
     def _work(self, store: Store, settings: Settings) -> None:
         """Sync and publish, with a store that opened."""
         if self._sync is None:
             self._sync = self._new_sync(store, settings)
+        self._look_at_store(store, self._sync)
+        if self._trusted.tick(store, settings):
+            self._to_publish = True
         self._sync.tick()
         self._note_mode(store, settings)
         self._publish(store, settings)
+        self._drift.look(store, self._sync, self._in_force(settings), self._own)
+        self._tidy(store)
         # That it opens says little: a page may still not fit.
         if store.saved or self._clock.uptime() - self._opened_at >= _GOOD_AFTER:
             self._store_pause = 0.0
             self._mended("store")
+
+    @property
+    def settings(self) -> Settings | None:
+        """The settings that it works by; None until some are good."""
+        return self._settings
+
+    @property
+    def has_store(self) -> bool:
+        """Whether the store is open, and bans can be written."""
+        return self._store is not None
+
+    def ban(self, network: Network, *, reason: str, seconds: float) -> str:
+        """Ban a source that the detector in Kamailio caught; give why not, "" when it is banned.
+
+        Raises:
+            StoreError
+
+        """
+        store, settings = self._store, self._settings
+        if store is None or settings is None:
+            return "there is no store"
+        now = self._clock.now()
+        saved = exemptions(network, settings=settings, own=self._own, store=store, now=now)
+        if saved:
+            return str(saved[0])
+        # Of two rules that one source broke, the longer ban counts.
+        held = [one.expires for one in store.find(network) if one.source == DETECTOR]
+        expires = max([now + seconds, *held])
+        store.ban((network,), source=DETECTOR, reason=reason, expires=expires, now=now)
+        self._to_publish = True
+        return ""
 
     def close(self) -> None:
         """Let go of the store and its lock."""
@@ -160,6 +229,10 @@ class Process:
             return
         self._settings = new
         if old is None:
+            # What the node began with, also if the store can be read and not written.
+            self._override = overriding_mode(
+                new.paths.state / "store.db", self._clock.now(), new.mode
+            )
             self._log("settings", state="read", file=self._path)
         else:
             self._apply(old, new)
@@ -175,7 +248,7 @@ class Process:
         if new.feed != old.feed:
             self._sync = None
         if new.mode != old.mode:
-            self._log("mode", mode=new.mode, was=old.mode)
+            self._override = None  # whether or not the store can be told
         restart = "paths" if new.paths != old.paths else "nothing"
         self._settings = replace(new, paths=old.paths)
         self._board.announce_settings()
@@ -193,20 +266,91 @@ class Process:
         if not self._take_lock(state / "sync.lock"):
             return None
         self._store = Store(state / "store.db")
+        with contextlib.suppress(OSError):
+            self._store_file = (state / "store.db").stat().st_ino
         self._opened_at = self._clock.uptime()
-        self._noted_mode = self._store.state("mode")
+        self._noted_mode = self._stored_mode = self._store.state("mode")
+        self._over = None
+        self._fresh, self._tidied = True, 0
         return self._store
 
+    def _look_at_store(self, store: Store, sync: Sync) -> None:
+        """Take what the command line changed and asked for."""
+        if not (store.changed_outside() or self._fresh):
+            return
+        # What is in no journal, such as a request that apiban check sent, changes no list.
+        if self._fresh or store.position() != self._known:
+            self._to_publish = True
+        self._fresh = False
+        stored = store.state("mode")
+        if stored != self._stored_mode:
+            self._stored_mode = self._over = stored
+        now = self._clock.now()
+        tasks = store.open_tasks()
+        for task in tasks:
+            if now - task.at >= _TASK_LASTS:
+                continue  # asked when no sync ran: the operator meant what was the case then
+            if task.name == "accept-hold":
+                sync.accept_hold()
+            else:
+                sync.ask_now(full=task.name == "full-pass")
+        if tasks:
+            store.take_tasks([task.number for task in tasks], now=now)
+
     def _note_mode(self, store: Store, settings: Settings) -> None:
-        """Keep the mode in the journal."""
-        if self._noted_mode != str(settings.mode):
-            store.set_state("mode", str(settings.mode), now=self._clock.now())
-            self._noted_mode = str(settings.mode)
+        """Keep the settings' mode in the journal; a change of it ends the operator's mode.
+
+        So the last word is in force, whether it was said in the settings or at the command line.
+        What the command line takes for the settings' mode may be another one than ours: it sees a
+        change before us, and may have another environment.
+        """
+        now, mode = self._clock.now(), str(settings.mode)
+        if self._noted_mode != mode:
+            later = self._noted_mode is not None and self._over != mode
+            if later and store.mode(now) is not None:
+                store.set_mode(None, now=now)
+            self._noted_mode, self._over = mode, None
+        if self._stored_mode != mode:
+            store.set_state("mode", mode, now=now)
+            self._stored_mode = mode
+        override = store.mode(now)
+        self._to_publish = self._to_publish or override != self._override
+        self._override = override
+
+    def _in_force(self, settings: Settings) -> Settings:
+        """Give the settings in the mode that is in force."""
+        override = self._override
+        if override is None:
+            return settings
+        if override.expires is not None and self._clock.now() >= override.expires:
+            return settings
+        return replace(settings, mode=override.mode)
+
+    def _tidy(self, store: Store) -> None:
+        """Remove what ended: the list is the same without it, and knows that."""
+        now = self._clock.uptime()
+        if now < self._tidy_from:
+            return
+        self._tidy_from = now + _TIDY_EVERY
+        self._note_tidied(store, store.remove_ended(feed=FEED_SOURCE, now=self._clock.now()))
+        self._note_tidied(store, store.remove_ended_allowed(self._clock.now()))
+
+    def _note_tidied(self, store: Store, gone: int) -> None:
+        if gone:
+            self._counted_at = (-1, -1)
+        if gone and store.noted - gone == self._known:  # nobody wrote in between
+            self._tidied = store.noted
+
+    @property
+    def _known(self) -> int:
+        """Up to which number of the journal the published list knows the store."""
+        return max(self._board.position, self._tidied)
 
     def _take_lock(self, path: Path) -> bool:
         """Be the one syncer of this store, or say who is."""
         if self._lock is not None:
             return True
+        make_shared(path)
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
         except OSError as error:
@@ -228,7 +372,7 @@ class Process:
         self._sync = None
         if self._store is not None:
             self._store.close()
-            self._store = None
+            self._store, self._store_file = None, 0
         self._to_publish = True
 
     # Syncing and publishing --------------------------------------------------------------------
@@ -270,8 +414,11 @@ class Process:
         if not self._publisher.in_place:
             self._to_publish = True
         if self._to_publish and (self._published or now >= self._republish_from):
-            self._allow_end = store.next_allow_end(self._clock.now())
-            self._publish_from(store, settings)
+            # What the list is said to know of the store is then true of its mode as well.
+            with store.steady():
+                self._allow_end = store.next_allow_end(self._clock.now())
+                self._override = store.mode(self._clock.now())
+                self._publish_from(store, self._in_force(settings))
         elif not self._publisher.on_disk and now >= self._republish_from:
             self._republish_from = now + _REPUBLISH_EVERY
             self._publisher.write_files(settings)
@@ -300,6 +447,79 @@ class Process:
         self._republish_from = self._clock.uptime() + _REPUBLISH_EVERY
         if self._published:
             self._published_with = settings
+            if self._mode is not None and settings.mode is not self._mode:
+                self._log("mode", mode=settings.mode, was=self._mode)
+            self._mode = settings.mode
+
+    # Telling of it -----------------------------------------------------------------------------
+
+    def _write_report(self, settings: Settings) -> None:
+        """Say where the sync stands, for the command line."""
+        now = self._clock.uptime()
+        if now < self._report_from:
+            return
+        self._report_from = now + _REPORT_EVERY
+        path = report_path(settings.paths.runtime)
+        if self._lock is None and self._other_reports(path):
+            return
+        report = self._new_report(settings)
+        last = self._report
+        fresh = last is not None and abs(report.at - last.at) < _REPORT_LASTS
+        if last is not None and fresh and replace(report, at=last.at) == last:
+            return
+        if write_report(path, report):
+            self._report = report
+
+    @staticmethod
+    def _other_reports(path: Path) -> bool:
+        """Tell whether the process that syncs, which is another one, reports in the same place."""
+        report = read_report(path)
+        if report is None or report.pid == os.getpid():
+            return False
+        return Path(f"/proc/{report.pid}").exists()
+
+    def _new_report(self, settings: Settings) -> SyncReport:
+        sync, feed, now = self._sync, settings.feed, self._clock.now()
+        state = FeedState(feed.identity) if sync is None else sync.state
+        next_in = None if sync is None else sync.next_request_in()
+        entries, in_force = self._count_entries(), self._in_force(settings)
+        return SyncReport(
+            pid=os.getpid(),
+            at=now,
+            feed="unknown" if sync is None else sync.health,
+            error="" if sync is None else sync.error,
+            # Whole seconds, so that the clocks' small steps do not make it another report.
+            next_request_at=None if next_in is None else float(round(now + next_in)),
+            budget_left=0 if sync is None else sync.budget_left,
+            budget=feed.requests,
+            window=feed.window,
+            entries=entries.get(FEED_SOURCE, 0),
+            complete_at=state.complete_at,
+            pass_number=state.pass_number,
+            pass_started=state.pass_started,
+            pass_seen=0 if sync is None else sync.pass_seen,
+            pass_ended=state.pass_ended,
+            held=state.held,
+            held_since=state.held_since,
+            held_back="" if sync is None else sync.held_back,
+            waiting=0 if sync is None else sync.waiting,
+            store_error=self._trouble.get("store", self._trouble.get("lock", "")),
+            settings_error=self._trouble.get("settings", ""),
+            position=self._known,
+            local=entries.get(LOCAL, 0),
+            detector=entries.get(DETECTOR, 0),
+            override="" if in_force is settings else str(in_force.mode),
+            drift=" ".join(self._drift.found),
+            store=self._store_file,
+        )
+
+    def _count_entries(self) -> dict[str, int]:
+        """Count each source's entries, when anything may have changed their number."""
+        store = self._store
+        if store is not None and self._counted_at != (store.saved, self._board.generation):
+            self._counted_at = (store.saved, self._board.generation)
+            self._entries = store.count_by_source()
+        return self._entries
 
     # Saying it once ----------------------------------------------------------------------------
 

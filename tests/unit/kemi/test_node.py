@@ -164,7 +164,7 @@ def test_unwritable_runtime_folder_leaves_the_counters_in_memory(host: _Host) ->
     node = host.start()
     assert host.drops(node, LISTED)
     assert node.board.total().dropped == 1
-    assert host.events()[:2] == ["fault", "start"]
+    assert host.events()[:3] == ["fault", "fault", "start"]
 
 
 def test_missing_folders_are_made(host: _Host) -> None:
@@ -233,6 +233,64 @@ def test_settings_of_this_start_are_in_force_with_the_first_packet(
     write_snapshot(durable_path(host.state), only(LISTED, generation=7))
     host.write(setting)
     assert not host.drops(host.start(), LISTED)
+
+
+# Long enough ago, and long enough from now, for the clock of the machine itself.
+_AGO, _LATER = 1_000_000_000.0, 9_000_000_000.0
+
+
+def _operators_mode(
+    host: _Host, mode: Mode, *, expires: float | None = None, noted: str = "enforce"
+) -> None:
+    with Store(host.state / "store.db") as store:
+        store.set_state("mode", noted, now=_AGO)
+        store.set_mode(mode, now=_AGO, expires=expires)
+
+
+@pytest.mark.parametrize("mode", [Mode.OFF, Mode.SHADOW])
+@pytest.mark.parametrize("expires", [None, _LATER])
+def test_operators_mode_is_in_force_with_the_first_packet(
+    host: _Host, mode: Mode, expires: float | None
+) -> None:
+    """A node that was turned off at the command line does not enforce for a moment at its start."""
+    write_snapshot(durable_path(host.state), only(LISTED, generation=7))
+    _operators_mode(host, mode, expires=expires)
+    node = host.start()
+    assert not host.drops(node, LISTED)
+    assert node.gate.snapshot is not None
+    assert node.gate.snapshot.mode is mode
+    assert f"mode={mode}" in host.lines("start")[0]
+
+
+def test_operators_mode_is_in_force_in_a_list_that_is_compiled_at_the_start(host: _Host) -> None:
+    """As in one that is there."""
+    _store(host, LISTED)
+    _operators_mode(host, Mode.OFF)
+    node = host.start()
+    assert not host.drops(node, LISTED)
+    assert load_snapshot(durable_path(host.state)).mode is Mode.OFF
+
+
+@pytest.mark.parametrize("ended", ["in time", "by the settings"])
+def test_ended_mode_of_the_operator_is_not_in_force(host: _Host, ended: str) -> None:
+    """A list that was published in it is used in the settings' mode."""
+    write_snapshot(durable_path(host.state), only(LISTED, generation=7, mode=Mode.OFF))
+    if ended == "in time":
+        _operators_mode(host, Mode.OFF, expires=_AGO + 1)
+    else:
+        _operators_mode(host, Mode.OFF, noted="shadow")
+    assert host.drops(host.start(), LISTED)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts for another user")
+def test_look_at_the_operators_mode_leaves_the_store_to_its_owner(host: _Host) -> None:
+    """Kamailio starts as root, and its sync process writes the store as another user."""
+    _operators_mode(host, Mode.OFF)
+    os.chown(host.state, 65534, 65534)
+    os.chown(host.state / "store.db", 65534, 65534)
+    host.start()
+    owners = {path.stat().st_uid for path in host.state.glob("store.db*")}
+    assert owners == {65534}
 
 
 def test_lines_go_to_kamailios_log_at_their_level(host: _Host) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.sync.nodes import SyncNode
 from tests.unit.sync.world import World
 
 
@@ -12,3 +13,12 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
     made.store.close()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[SyncNode]:
+    """Give a node with good settings."""
+    made = SyncNode(tmp_path)
+    made.write()
+    yield made
+    made.process.close()

@@ -1,5 +1,7 @@
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -42,6 +44,7 @@ class _Walk:
         if self.budget.wait() > 0:
             return
         number = self.budget.spend(TIMEOUT)
+        assert number is not None
         if dies_after is None:
             self.counted.append(self.true + min(counted_after, took))
             self.pass_time(took)
@@ -50,6 +53,12 @@ class _Walk:
             self.counted.append(self.true + counted_after)
             self.pass_time(min(dies_after, took))
             self.start()
+
+    def spend(self) -> None:
+        """Send, and have the answer at once."""
+        number = self.budget.spend(TIMEOUT)
+        assert number is not None
+        self.budget.settle(number)
 
     def wait_as_told(self) -> None:
         wait = self.budget.wait()
@@ -144,7 +153,7 @@ def test_server_never_counts_more_from_a_client_that_hurries(
 def test_model_can_fail() -> None:
     """The server of these tests does notice a client without a budget."""
     with _walk() as walk:
-        walk.budget.wait = lambda: 0.0  # type: ignore[method-assign]
+        walk.budget._wait = lambda _: 0.0  # type: ignore[method-assign]
         for _ in range(LIMIT + 1):
             walk.send(1.0, 0.0, dies_after=None)
         assert walk.most_in_a_window() == LIMIT + 1
@@ -161,7 +170,7 @@ def test_limit_is_used_to_the_full(walk: _Walk) -> None:
     """As many as are allowed go out at once, and the next when the first has left the window."""
     for _ in range(LIMIT):
         assert walk.budget.wait() == 0
-        walk.budget.settle(walk.budget.spend(TIMEOUT))
+        walk.spend()
     assert walk.budget.wait() == WINDOW
     walk.pass_time(WINDOW - 1)
     assert walk.budget.wait() == 1
@@ -172,12 +181,12 @@ def test_limit_is_used_to_the_full(walk: _Walk) -> None:
 def test_wait_ends_when_the_oldest_request_leaves_the_window(walk: _Walk) -> None:
     """Not when all of them do."""
     for _ in range(LIMIT):
-        walk.budget.settle(walk.budget.spend(TIMEOUT))
+        walk.spend()
         walk.pass_time(10)
     for wait in (WINDOW - 10 * LIMIT, 10, 10):
         assert walk.budget.wait() == wait
         walk.wait_as_told()
-        walk.budget.settle(walk.budget.spend(TIMEOUT))
+        walk.spend()
 
 
 def test_unanswered_request_counts_from_its_deadline(walk: _Walk) -> None:
@@ -191,7 +200,7 @@ def test_unanswered_request_counts_from_its_deadline(walk: _Walk) -> None:
 def test_wall_clock_frees_nothing(walk: _Walk) -> None:
     """Setting the clock by years either way changes no wait."""
     for _ in range(LIMIT):
-        walk.budget.settle(walk.budget.spend(TIMEOUT))
+        walk.spend()
     for wall in (0.0, 1e12):
         walk.clock.set_wall(wall)
         assert walk.budget.wait() == WINDOW
@@ -200,7 +209,7 @@ def test_wall_clock_frees_nothing(walk: _Walk) -> None:
 def test_reboot_waits_for_a_window_of_uptime(walk: _Walk) -> None:
     """After a reboot an older request is taken to be as young as the boot allows."""
     for _ in range(LIMIT):
-        walk.budget.settle(walk.budget.spend(TIMEOUT))
+        walk.spend()
     walk.reboot(down=0.0, uptime=20.0)
     assert walk.budget.wait() == WINDOW - 20
     walk.pass_time(WINDOW - 20)
@@ -235,7 +244,68 @@ def test_reboot_without_a_boot_id_does_not_block_the_feed(walk: _Walk) -> None:
     walk.clock = _NamelessBoots(uptime=50 * 86400.0)
     walk.start()
     for _ in range(LIMIT):
-        walk.budget.settle(walk.budget.spend(TIMEOUT))
+        walk.spend()
     walk.clock.reboot(uptime=10.0)
     walk.start()
     assert walk.budget.wait() <= WINDOW + TIMEOUT
+
+
+def test_what_is_left_is_told(walk: _Walk) -> None:
+    """It comes back as the requests leave the window; what the feed asks for leaves nothing."""
+    assert walk.budget.left() == LIMIT
+    walk.spend()
+    walk.pass_time(10)
+    walk.spend()
+    assert walk.budget.left() == LIMIT - 2
+    walk.pass_time(WINDOW - 10)
+    assert walk.budget.left() == LIMIT - 1
+    walk.budget.rest(300)
+    assert walk.budget.left() == 0
+
+
+def test_spent_budget_gives_no_number(walk: _Walk) -> None:
+    """Another process may have spent the last one since ``wait`` was asked."""
+    other = Budget(walk._store, walk.clock, "feed", limit=LIMIT, window=WINDOW)
+    for _ in range(LIMIT):
+        assert walk.budget.wait() == 0
+        assert other.spend(TIMEOUT) is not None
+    assert walk.budget.spend(TIMEOUT) is None
+    assert len(walk._store.requests("feed")) == LIMIT
+
+
+_SPEND = """
+import sys
+from pathlib import Path
+from apiban.clock import SystemClock
+from apiban.store import Store
+from apiban.sync.budget import Budget
+with Store(Path(sys.argv[1])) as store:
+    budget = Budget(store, SystemClock(), "feed", limit=7, window=120.0)
+    print("ready", flush=True)
+    sys.stdin.read()
+    print(sum(budget.spend(30.0) is not None for _ in range(7)))
+"""
+
+
+def test_processes_at_once_never_spend_more_than_there_is(tmp_path: Path) -> None:
+    """The last request goes to one of them: real processes, each of which would take all."""
+    path = tmp_path / "store.db"
+    Store(path).close()
+    command = [sys.executable, "-c", _SPEND, str(path)]
+    with ExitStack() as stack:
+        children = [
+            stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            )
+            for _ in range(3)
+        ]
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"ready\n"
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.close()
+        spent = [int(child.stdout.read()) for child in children if child.stdout is not None]
+    assert sum(spent) == 7
+    with Store(path) as store:
+        assert len(store.requests("feed")) == 7

@@ -20,8 +20,8 @@ WEEK = 7 * DAY
 
 
 def _expires(world: World, text: str) -> float:
-    ((_, _, _, expires),) = world.store.find(parse_network(text))
-    return expires
+    (entry,) = world.store.find(parse_network(text))
+    return entry.expires
 
 
 # The first load --------------------------------------------------------------------------------
@@ -653,7 +653,7 @@ def test_request_that_cannot_be_noted_is_not_sent(
 ) -> None:
     """The budget is kept also when it cannot be written."""
 
-    def fail(feed: str, request: SentRequest) -> int:
+    def fail(feed: str, request: SentRequest, **_: object) -> int:
         raise StoreError(f"full: {feed} {request}")
 
     monkeypatch.setattr(world.store, "add_request", fail)
@@ -712,4 +712,4 @@ def test_end_of_a_pass_that_could_not_be_stored_is_repeated(
 def test_source_of_every_entry_is_the_feed(world: World) -> None:
     """The entries carry the name that grace and reconcile go by."""
     world.load("192.0.2.1")
-    assert world.store.find(parse_network("192.0.2.1"))[0][0] == FEED_SOURCE
+    assert world.store.find(parse_network("192.0.2.1"))[0].source == FEED_SOURCE

@@ -1,112 +1,22 @@
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from apiban.address import Network, parse_network
+from apiban.address import parse_network
 from apiban.errors import FeedOutage, StoreError
-from apiban.gate import Board
 from apiban.gate.board import SETTINGS
 from apiban.settings import Mode
-from apiban.settings.model import FeedSettings
-from apiban.snapshot import Snapshot, load_snapshot, map_snapshot
+from apiban.snapshot import load_snapshot
 from apiban.snapshot.publish import durable_path, runtime_path
 from apiban.store import FEED_SOURCE, Store
-from apiban.sync.process import Process
 
-from tests.support.clock import ManualClock
-from tests.support.exchange import ManualExchange
-from tests.support.feeds import ListFeed
-from tests.support.log import MemoryLog
+from tests.unit.sync.nodes import SyncNode
 
 
-class _Node:
-    """A settings file, two folders, and a sync process over them without a process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.state = folder / "state"
-        self.runtime = folder / "runtime"
-        self.state.mkdir()
-        self.runtime.mkdir()
-        self.file = folder / "apiban.toml"
-        self.clock = ManualClock()
-        self.log = MemoryLog()
-        self.board = Board.unnamed(now=0)
-        self.feed = ListFeed(["192.0.2.1", "192.0.2.2", "192.0.2.3"])
-        self.feeds: list[FeedSettings] = []  # the settings of each client that was made
-        self.own: tuple[Network, ...] = ()
-        self.process = self.make()
-
-    def make(self) -> Process:
-        return Process(
-            path=self.file,
-            environ={},
-            board=self.board,
-            clock=self.clock,
-            log=self.log,
-            make_feed=self._make_feed,
-            make_exchange=ManualExchange,
-            own=lambda: self.own,
-            jitter=lambda: 0.0,
-        )
-
-    def _make_feed(self, settings: FeedSettings) -> ListFeed:
-        self.feeds.append(settings)
-        return self.feed
-
-    def write(self, **values: Any) -> None:
-        """Write the settings file anew, by rename; names have ``__`` for the dot."""
-        values = {
-            "feed__key": "sesame",
-            "paths__state": str(self.state),
-            "paths__runtime": str(self.runtime),
-            **values,
-        }
-        lines = [f"{name.replace('__', '.')} = {_toml(value)}\n" for name, value in values.items()]
-        self.write_raw("".join(lines))
-
-    def write_raw(self, text: str) -> None:
-        scratch = self.folder / "new.toml"
-        scratch.write_text(text, encoding="utf-8")
-        scratch.chmod(0o640)
-        scratch.replace(self.file)
-
-    def run(self, seconds: float) -> None:
-        for _ in range(int(seconds)):
-            self.process.tick()
-            self.clock.tick(1)
-
-    def snapshot(self) -> Snapshot:
-        return map_snapshot(runtime_path(self.runtime, self.board.generation))
-
-    def banned(self) -> set[str]:
-        """Give which of the feed's first addresses the workers would drop."""
-        snapshot = self.snapshot()
-        return {last for last in "123" if snapshot.expires(f"192.0.2.{last}")}
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return f'"{value}"' if isinstance(value, str) else str(value)
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[_Node]:
-    """Give a node with good settings."""
-    made = _Node(tmp_path)
-    made.write()
-    yield made
-    made.process.close()
-
-
-def test_list_is_loaded_and_published(node: _Node) -> None:
+def test_list_is_loaded_and_published(node: SyncNode) -> None:
     """From nothing to a snapshot that the workers use and a restart has."""
     node.run(5)
     assert node.banned() == {"1", "2", "3"}
@@ -114,7 +24,7 @@ def test_list_is_loaded_and_published(node: _Node) -> None:
     assert node.snapshot().mode is Mode.ENFORCE
 
 
-def test_each_page_is_published_as_it_comes(node: _Node) -> None:
+def test_each_page_is_published_as_it_comes(node: SyncNode) -> None:
     """Protection grows page by page."""
     node.feed.size = 1
     grown = []
@@ -124,7 +34,7 @@ def test_each_page_is_published_as_it_comes(node: _Node) -> None:
     assert grown[:4] == [0, 1, 2, 3]
 
 
-def test_stored_list_is_published_at_the_first_tick(node: _Node) -> None:
+def test_stored_list_is_published_at_the_first_tick(node: SyncNode) -> None:
     """After a restart with the feed down the workers get what the store has."""
     node.run(5)
     node.process.close()
@@ -135,7 +45,7 @@ def test_stored_list_is_published_at_the_first_tick(node: _Node) -> None:
     assert node.banned() == {"1", "2", "3"}
 
 
-def test_quiet_node_publishes_nothing_anew(node: _Node) -> None:
+def test_quiet_node_publishes_nothing_anew(node: SyncNode) -> None:
     """Without a change there is no new generation."""
     node.run(10)
     generation = node.board.generation
@@ -147,7 +57,7 @@ def test_quiet_node_publishes_nothing_anew(node: _Node) -> None:
 
 
 @pytest.mark.parametrize("mode", ["shadow", "off"])
-def test_mode_is_in_force_at_the_next_tick(node: _Node, mode: str) -> None:
+def test_mode_is_in_force_at_the_next_tick(node: SyncNode, mode: str) -> None:
     """In the workers' snapshot, the durable one, and the store's journal at the next start."""
     node.run(5)
     node.write(mode=mode)
@@ -158,7 +68,7 @@ def test_mode_is_in_force_at_the_next_tick(node: _Node, mode: str) -> None:
     assert node.board.words[SETTINGS] == 1
 
 
-def test_allow_entry_is_in_force_at_the_next_tick(node: _Node) -> None:
+def test_allow_entry_is_in_force_at_the_next_tick(node: SyncNode) -> None:
     """And its removal too; the store's list is untouched by it."""
     node.run(5)
     node.write(allow__networks=["192.0.2.0/31"])
@@ -169,7 +79,7 @@ def test_allow_entry_is_in_force_at_the_next_tick(node: _Node) -> None:
     assert node.banned() == {"1", "2", "3"}
 
 
-def test_change_of_what_the_feed_does_not_use_keeps_its_sync(node: _Node) -> None:
+def test_change_of_what_the_feed_does_not_use_keeps_its_sync(node: SyncNode) -> None:
     """The walk goes on; a change of the feed's own settings begins another sync."""
     node.run(5)
     node.write(mode="shadow")
@@ -180,7 +90,7 @@ def test_change_of_what_the_feed_does_not_use_keeps_its_sync(node: _Node) -> Non
     assert [settings.interval for settings in node.feeds] == [120.0, 60.0]
 
 
-def test_bad_settings_keep_the_last_good_ones_and_are_said_once(node: _Node) -> None:
+def test_bad_settings_keep_the_last_good_ones_and_are_said_once(node: SyncNode) -> None:
     """While they stay bad there is one line; when they are good again one more."""
     node.write(mode="shadow")
     node.run(5)
@@ -199,7 +109,7 @@ def test_bad_settings_keep_the_last_good_ones_and_are_said_once(node: _Node) -> 
     assert {"state": "good again"} in node.log.fields("settings")
 
 
-def test_feed_is_synced_under_bad_settings(node: _Node) -> None:
+def test_feed_is_synced_under_bad_settings(node: SyncNode) -> None:
     """New entries come in while the settings wait for their correction."""
     node.run(5)
     node.write(mode="no-such-mode")
@@ -208,7 +118,7 @@ def test_feed_is_synced_under_bad_settings(node: _Node) -> None:
     assert node.snapshot().expires("192.0.2.77")
 
 
-def test_bad_settings_at_the_start_mean_no_sync_until_they_are_good(node: _Node) -> None:
+def test_bad_settings_at_the_start_mean_no_sync_until_they_are_good(node: SyncNode) -> None:
     """Nothing is asked and nothing opened; it is said once."""
     node.write(mode="no-such-mode")
     node.run(20)
@@ -220,7 +130,7 @@ def test_bad_settings_at_the_start_mean_no_sync_until_they_are_good(node: _Node)
     assert node.banned() == {"1", "2", "3"}
 
 
-def test_rewrite_without_a_change_publishes_nothing(node: _Node) -> None:
+def test_rewrite_without_a_change_publishes_nothing(node: SyncNode) -> None:
     """The same settings in a new file are the same settings."""
     node.run(5)
     generation = node.board.generation
@@ -230,7 +140,7 @@ def test_rewrite_without_a_change_publishes_nothing(node: _Node) -> None:
     assert node.board.words[SETTINGS] == 0
 
 
-def test_change_of_a_path_waits_for_a_restart(node: _Node) -> None:
+def test_change_of_a_path_waits_for_a_restart(node: SyncNode) -> None:
     """It is said, and the old folder stays in use."""
     node.run(5)
     elsewhere = node.folder / "elsewhere"
@@ -242,7 +152,7 @@ def test_change_of_a_path_waits_for_a_restart(node: _Node) -> None:
     assert node.log.fields("settings")[-1]["needs_restart"] == "paths"
 
 
-def test_settings_file_that_vanishes_keeps_the_last_good_settings(node: _Node) -> None:
+def test_settings_file_that_vanishes_keeps_the_last_good_settings(node: SyncNode) -> None:
     """Moving the file away for an edit must not turn shadow into enforce."""
     node.write(mode="shadow", allow__networks=["192.0.2.1"])
     node.run(5)
@@ -260,7 +170,7 @@ def _write_key(path: Path, key: str, mode: int = 0o600) -> None:
     path.chmod(mode)
 
 
-def test_change_of_the_key_file_is_noticed(node: _Node) -> None:
+def test_change_of_the_key_file_is_noticed(node: SyncNode) -> None:
     """A new key is used at the next tick, though the settings file is the same."""
     key_file = node.folder / "key"
     _write_key(key_file, "first-key")
@@ -271,7 +181,7 @@ def test_change_of_the_key_file_is_noticed(node: _Node) -> None:
     assert [settings.key.reveal() for settings in node.feeds] == ["first-key", "second-key"]
 
 
-def test_key_file_that_becomes_unreadable_keeps_the_key(node: _Node) -> None:
+def test_key_file_that_becomes_unreadable_keeps_the_key(node: SyncNode) -> None:
     """Its loss is said once; its return is noticed."""
     key_file = node.folder / "key"
     _write_key(key_file, "first-key")
@@ -287,7 +197,7 @@ def test_key_file_that_becomes_unreadable_keeps_the_key(node: _Node) -> None:
 
 
 @pytest.mark.parametrize("running", [False, True])
-def test_correction_of_a_refused_key_file_is_noticed(node: _Node, *, running: bool) -> None:
+def test_correction_of_a_refused_key_file_is_noticed(node: SyncNode, *, running: bool) -> None:
     """A chmod on the file that the line complains of is all that is needed."""
     if running:
         node.run(5)
@@ -303,7 +213,7 @@ def test_correction_of_a_refused_key_file_is_noticed(node: _Node, *, running: bo
 # The store -------------------------------------------------------------------------------------
 
 
-def test_lock_of_another_process_is_waited_for(node: _Node) -> None:
+def test_lock_of_another_process_is_waited_for(node: SyncNode) -> None:
     """Two syncers never share a store; it is said once."""
     other = os.open(node.state / "sync.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(other, fcntl.LOCK_EX)
@@ -316,7 +226,7 @@ def test_lock_of_another_process_is_waited_for(node: _Node) -> None:
     assert node.banned() == {"1", "2", "3"}
 
 
-def test_second_process_takes_over_when_the_first_ends(node: _Node) -> None:
+def test_second_process_takes_over_when_the_first_ends(node: SyncNode) -> None:
     """As after a reload, when the old sync is still ending."""
     node.run(5)
     second = node.make()
@@ -330,7 +240,7 @@ def test_second_process_takes_over_when_the_first_ends(node: _Node) -> None:
     assert node.snapshot().expires("192.0.2.77")
 
 
-def test_missing_state_folder_is_said_once_and_then_used(node: _Node) -> None:
+def test_missing_state_folder_is_said_once_and_then_used(node: SyncNode) -> None:
     """When the folder is there the sync begins, without a restart."""
     node.state.rmdir()
     node.run(30)
@@ -344,7 +254,7 @@ def test_missing_state_folder_is_said_once_and_then_used(node: _Node) -> None:
 
 
 def test_unwritable_state_folder_is_said_once_and_then_used(
-    node: _Node, monkeypatch: pytest.MonkeyPatch
+    node: SyncNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder that is there and cannot be written is the same."""
     real = os.open
@@ -362,7 +272,7 @@ def test_unwritable_state_folder_is_said_once_and_then_used(
     assert node.banned() == {"1", "2", "3"}
 
 
-def test_store_of_a_newer_version_is_one_line(node: _Node) -> None:
+def test_store_of_a_newer_version_is_one_line(node: SyncNode) -> None:
     """The process goes on ticking, and works once the store is the right one."""
     other = sqlite3.connect(node.state / "store.db")
     other.execute("PRAGMA user_version=99")
@@ -375,7 +285,7 @@ def test_store_of_a_newer_version_is_one_line(node: _Node) -> None:
     assert node.banned() == {"1", "2", "3"}
 
 
-def test_damaged_store_is_one_line(node: _Node) -> None:
+def test_damaged_store_is_one_line(node: SyncNode) -> None:
     """The workers keep the last list, and the process goes on."""
     node.run(5)
     node.process.close()
@@ -390,7 +300,7 @@ def test_damaged_store_is_one_line(node: _Node) -> None:
 @pytest.mark.parametrize(
     "change", [{"mode": "off"}, {"allow__networks": ["192.0.2.0/24"]}], ids=["off", "allow"]
 )
-def test_emergency_switch_works_without_the_store(node: _Node, change: dict[str, Any]) -> None:
+def test_emergency_switch_works_without_the_store(node: SyncNode, change: dict[str, Any]) -> None:
     """An operator can always stop the drops, whatever is wrong with the store."""
     node.run(5)
     node.process.close()
@@ -405,7 +315,7 @@ def test_emergency_switch_works_without_the_store(node: _Node, change: dict[str,
 
 
 def test_store_that_fails_while_running_recovers(
-    node: _Node, monkeypatch: pytest.MonkeyPatch
+    node: SyncNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk is said once; with room again everything goes on where it was."""
     node.run(5)
@@ -427,7 +337,7 @@ def test_store_that_fails_while_running_recovers(
 
 
 def test_page_that_never_fits_is_said_once_and_not_asked_for_all_the_time(
-    node: _Node, monkeypatch: pytest.MonkeyPatch
+    node: SyncNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk too full for a page is one trouble, with a pause between the tries."""
     node.run(5)
@@ -446,7 +356,7 @@ def test_page_that_never_fits_is_said_once_and_not_asked_for_all_the_time(
 
 @pytest.mark.parametrize("which", ["durable", "runtime"])
 @pytest.mark.parametrize("how", ["deleted", "truncated"])
-def test_damaged_publication_is_made_anew(node: _Node, which: str, how: str) -> None:
+def test_damaged_publication_is_made_anew(node: SyncNode, which: str, how: str) -> None:
     """At the next tick both files are whole again."""
     node.run(5)
     path = durable_path(node.state)
@@ -461,7 +371,7 @@ def test_damaged_publication_is_made_anew(node: _Node, which: str, how: str) -> 
     assert node.banned() == {"1", "2", "3"}
 
 
-def test_missing_runtime_folder_is_tried_again(node: _Node) -> None:
+def test_missing_runtime_folder_is_tried_again(node: SyncNode) -> None:
     """The workers have the list from memory; the file is there once the folder is."""
     node.runtime.rmdir()
     node.run(30)
@@ -471,14 +381,14 @@ def test_missing_runtime_folder_is_tried_again(node: _Node) -> None:
     assert node.banned() == {"1", "2", "3"}
 
 
-def test_missing_runtime_folder_is_said_once(node: _Node) -> None:
+def test_missing_runtime_folder_is_said_once(node: SyncNode) -> None:
     """A trouble that lasts for an hour is not 360 lines."""
     node.runtime.rmdir()
     node.run(600)
     assert len(node.log.fields("publish-failed")) == 1
 
 
-def test_unwritable_durable_file_is_tried_again_until_it_is_there(node: _Node) -> None:
+def test_unwritable_durable_file_is_tried_again_until_it_is_there(node: SyncNode) -> None:
     """The workers have the list at once, and a restart as soon as the disk allows."""
     obstacle = durable_path(node.state)
     obstacle.mkdir()
@@ -490,7 +400,7 @@ def test_unwritable_durable_file_is_tried_again_until_it_is_there(node: _Node) -
     assert load_snapshot(obstacle).expires("192.0.2.1")
 
 
-def test_unwritable_durable_file_does_not_disturb_the_workers(node: _Node) -> None:
+def test_unwritable_durable_file_does_not_disturb_the_workers(node: SyncNode) -> None:
     """The same list is not a new generation each 10 s."""
     durable_path(node.state).mkdir()
     node.run(10)
@@ -499,7 +409,7 @@ def test_unwritable_durable_file_does_not_disturb_the_workers(node: _Node) -> No
     assert node.board.generation == generation
 
 
-def test_own_addresses_are_looked_for_again(node: _Node) -> None:
+def test_own_addresses_are_looked_for_again(node: SyncNode) -> None:
     """An address that the host gets later is free within seconds; one that it lost is not."""
     node.run(5)
     node.own = (parse_network("192.0.2.2"),)
@@ -510,12 +420,12 @@ def test_own_addresses_are_looked_for_again(node: _Node) -> None:
     assert node.banned() == {"1", "2", "3"}
 
 
-def test_allow_entry_of_the_store_ends_in_time(node: _Node) -> None:
+def test_allow_entry_of_the_store_ends_in_time(node: SyncNode) -> None:
     """An address that was allowed for a minute is dropped again after it."""
     node.run(5)
     with Store(node.state / "store.db") as other:
         now = node.clock.now()
-        other.allow(parse_network("192.0.2.1"), reason="x", now=now, expires=now + 60)
+        other.allow((parse_network("192.0.2.1"),), reason="x", now=now, expires=now + 60)
     node.write(mode="shadow")
     node.run(2)
     assert node.banned() == {"2", "3"}
@@ -523,7 +433,7 @@ def test_allow_entry_of_the_store_ends_in_time(node: _Node) -> None:
     assert node.banned() == {"1", "2", "3"}
 
 
-def test_mode_is_in_the_store_after_a_start(node: _Node) -> None:
+def test_mode_is_in_the_store_after_a_start(node: SyncNode) -> None:
     """The journal tells since when it is in force."""
     node.write(mode="shadow")
     node.run(5)
@@ -532,7 +442,7 @@ def test_mode_is_in_the_store_after_a_start(node: _Node) -> None:
         assert other.count(FEED_SOURCE) == 3
 
 
-def test_mode_is_in_the_store_after_a_change(node: _Node) -> None:
+def test_mode_is_in_the_store_after_a_change(node: SyncNode) -> None:
     """A change while running is in the journal as well."""
     node.run(5)
     node.write(mode="shadow")
@@ -541,7 +451,7 @@ def test_mode_is_in_the_store_after_a_change(node: _Node) -> None:
         assert other.state("mode") == "shadow"
 
 
-def test_key_is_in_no_line(node: _Node) -> None:
+def test_key_is_in_no_line(node: SyncNode) -> None:
     """Neither the settings' lines nor the feed's hold it."""
     node.write(feed__key="s3cret-word")
     node.run(5)

@@ -96,7 +96,7 @@ class World:
         return {
             str(Network(family, first, last))
             for family in (4, 6)
-            for first, last, _ in self.store.bans(family, grace_source="", grace=0)
+            for first, last, *_ in self.store.bans(family, grace_source="", grace=0)
         }
 
     def said(self, event: str) -> int:

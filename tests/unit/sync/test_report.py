@@ -1,0 +1,102 @@
+import json
+import os
+import stat
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from apiban.sync.report import SyncReport, read_report, report_path, write_report
+
+_REPORT = SyncReport(
+    pid=17,
+    at=1_800_000_000.5,
+    feed="ok",
+    error="",
+    next_request_at=None,
+    budget_left=4,
+    budget=5,
+    window=120.0,
+    entries=3,
+    complete_at=1_800_000_000.0,
+    pass_number=2,
+    pass_started=None,
+    pass_seen=3,
+    pass_ended=1_799_999_000.0,
+    held=0,
+    held_since=None,
+    held_back="",
+    waiting=0,
+    store_error="",
+    settings_error="",
+    position=9,
+)
+
+
+def test_report_comes_back_as_it_was(tmp_path: Path) -> None:
+    """Each field, None as well; nothing else is left beside it."""
+    path = report_path(tmp_path)
+    assert write_report(path, _REPORT)
+    assert read_report(path) == _REPORT
+    assert write_report(path, replace(_REPORT, pid=18, error="down"))
+    assert read_report(path) == replace(_REPORT, pid=18, error="down")
+    assert [one.name for one in tmp_path.iterdir()] == ["sync.json"]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_report_is_for_the_group_alone(tmp_path: Path, umask: int) -> None:
+    """Whatever the umask."""
+    before = os.umask(umask)
+    try:
+        assert write_report(report_path(tmp_path), _REPORT)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(report_path(tmp_path).stat().st_mode) == 0o640
+
+
+def test_report_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """The sync goes on without it, and the one before stays."""
+    assert not write_report(report_path(tmp_path / "gone"), _REPORT)
+    obstacle = report_path(tmp_path)
+    obstacle.mkdir()
+    assert not write_report(obstacle, _REPORT)
+    assert [one.name for one in tmp_path.iterdir()] == ["sync.json"]
+
+
+_GOOD = json.dumps(asdict(_REPORT))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        _GOOD.encode()[:-20],
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b"{}",
+        b"[" * 60_000,
+        json.dumps({**asdict(_REPORT), "pid": "1"}).encode(),
+        json.dumps({**asdict(_REPORT), "pid": True}).encode(),
+        json.dumps({**asdict(_REPORT), "at": None}).encode(),
+        json.dumps({**asdict(_REPORT), "feed": 5}).encode(),
+        json.dumps({**asdict(_REPORT), "held_since": []}).encode(),
+        b" " * (1 << 16) + _GOOD.encode(),
+    ],
+    ids=range(13),
+)
+def test_what_is_no_report_is_none(tmp_path: Path, content: bytes) -> None:
+    """Torn, of another program, of another version, or far too long: never an error."""
+    path = report_path(tmp_path)
+    path.write_bytes(content)
+    assert read_report(path) is None
+
+
+def test_missing_report_is_none(tmp_path: Path) -> None:
+    """No sync ran here."""
+    assert read_report(report_path(tmp_path)) is None
+
+
+def test_report_of_a_later_version_is_read(tmp_path: Path) -> None:
+    """What it says beyond ours is left out."""
+    report_path(tmp_path).write_text(json.dumps({**asdict(_REPORT), "later": 1}), encoding="utf-8")
+    assert read_report(report_path(tmp_path)) == _REPORT
