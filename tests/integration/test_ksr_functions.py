@@ -30,7 +30,8 @@ def test_names_are_found() -> None:
 def test_every_function_is_there_with_the_types_that_we_use() -> None:
     """On this version each is exported, and takes and gives what our oldest version's does."""
     recorded, there = lists.load("5.6"), live.read().functions
-    for name in sorted(used()):
+    modules = {name.partition(".")[0] for name in there if "." in name}
+    for name in sorted(used() - modules):  # a module is taken whole here and there
         assert name in there, name
         assert (there[name].params, there[name].ret) == (
             recorded[name].params,

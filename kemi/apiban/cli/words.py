@@ -5,19 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import click
 
 from apiban.address import Network, parse_network
 from apiban.errors import AddressError
 
-__all__ = ["ADDRESS", "DURATION", "table", "when"]
+__all__ = ["ADDRESS", "DURATION", "Kind", "table", "when"]
+
+T = TypeVar("T")
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-class _Duration(click.ParamType[float]):
+class Kind(click.ParamType, Generic[T]):  # type: ignore[type-arg]
+    """A kind of argument; click has no subscript here before 8.2, and Debian 12 has 8.1."""
+
+
+class _Duration(Kind[float]):
     """A length of time: 90, 90s, 30m, 12h, 7d, 2w."""
 
     name = "duration"
@@ -32,7 +38,7 @@ class _Duration(click.ParamType[float]):
         return float(int(match[1]) * _UNITS[match[2] or "s"])
 
 
-class _Address(click.ParamType[Network]):
+class _Address(Kind[Network]):
     """An address, or a network in CIDR form."""
 
     name = "address"

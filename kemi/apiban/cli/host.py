@@ -1,0 +1,240 @@
+"""How the commands come to this host's node: its settings, store, counters and sync report.
+
+They talk to files alone: no RPC, no root. Who is in the group of the state folder may do all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import click
+
+from apiban.address import Network
+from apiban.clock import Clock, SystemClock
+from apiban.errors import BoardError, StoreError
+from apiban.gate.board import Board
+from apiban.settings import Mode, Settings, load_settings, settings_path
+from apiban.store import ModeOverride, Store
+from apiban.sync.own import own_addresses
+from apiban.sync.report import SyncReport, read_report, report_path
+
+__all__ = ["Host", "InForce", "is_alive", "pass_host"]
+
+_POLL: Final = 0.02
+# A sync process writes its report at least every minute.
+_REPORT_LASTS: Final = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What became of a change: ``seconds`` until the workers had it, None when they have not.
+
+    ``why_not`` says what stands in the way then.
+    """
+
+    seconds: float | None
+    generation: int = 0
+    why_not: str = ""
+
+
+class Host:
+    """The node of this host, opened part by part as a command needs it.
+
+    ``file`` names the settings file, ``state`` and ``runtime`` other folders than the settings do.
+    """
+
+    def __init__(
+        self,
+        *,
+        file: Path | None = None,
+        state: Path | None = None,
+        runtime: Path | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._file = file
+        self._state = state
+        self._runtime = runtime
+        self.clock: Clock = clock or SystemClock()
+        self._close: list[Callable[[], None]] = []
+
+    def environ(self) -> dict[str, str]:
+        """Give the environment with the settings file of the command line in it."""
+        environ = dict(os.environ)
+        if self._file is not None:
+            environ["APIBAN_SETTINGS"] = str(self._file)
+        return environ
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, with the folders of the command line.
+
+        Raises:
+            SettingsError
+
+        """
+        environ = self.environ()
+        settings = load_settings(settings_path(environ), environ)
+        paths = replace(
+            settings.paths,
+            state=self._state or settings.paths.state,
+            runtime=self._runtime or settings.paths.runtime,
+        )
+        return replace(settings, paths=paths)
+
+    @property
+    def store_path(self) -> Path:
+        """Where the store is."""
+        return self.settings.paths.state / "store.db"
+
+    @cached_property
+    def store(self) -> Store:
+        """The store; a command that only reads does not make one that is not there.
+
+        Raises:
+            StoreError: there is none, or it cannot be opened.
+
+        """
+        path = self.store_path
+        if not self.has_store():
+            raise StoreError(
+                f"{path}: there is no store yet; Kamailio's sync, or apiban sync, makes it"
+            )
+        if not os.access(path, os.W_OK):
+            if os.statvfs(path).f_flag & os.ST_RDONLY:
+                raise StoreError(f"{path}: its disk is mounted read-only")
+            raise StoreError(
+                f"{path}: not writable for you: be root, or a member of the group that owns it"
+            )
+        return self._opened(path)
+
+    def has_store(self) -> bool:
+        """Tell whether there is a store.
+
+        Raises:
+            StoreError: its folder is closed to us.
+
+        """
+        try:
+            return self.store_path.exists()
+        except PermissionError:
+            raise StoreError(
+                f"{self.store_path.parent}: closed to you: be root, or a member of the group that "
+                "owns it"
+            ) from None
+
+    def store_to_write(self) -> Store:
+        """Give the store, made if it is not there yet, for whoever owns its folder.
+
+        Raises:
+            StoreError: it cannot be made or opened.
+
+        """
+        path = self.store_path
+        if self.has_store() or "store" in self.__dict__:
+            return self.store
+        folder = path.parent
+        if not folder.is_dir():
+            raise StoreError(f"{folder}: there is no such folder; paths.state names it")
+        store = self._opened(path)
+        self.__dict__["store"] = store
+        return store
+
+    @cached_property
+    def board(self) -> Board | None:
+        """The shared counters of the running Kamailio; None when none runs here."""
+        try:
+            board = Board.open(self.settings.paths.runtime / "counters")
+        except BoardError:
+            return None
+        return board if any(is_alive(slot.pid) for slot in board.slots()) else None
+
+    def report(self) -> SyncReport | None:
+        """Give what the running sync process says of itself; None when none runs."""
+        report = read_report(report_path(self.settings.paths.runtime))
+        if report is None or not is_alive(report.pid):
+            return None
+        return report if self.clock.now() - report.at < _REPORT_LASTS else None
+
+    @cached_property
+    def own(self) -> tuple[Network, ...]:
+        """The host's own addresses."""
+        return own_addresses()
+
+    def mode(self) -> Mode:
+        """Give the mode in force: the operator's, else the settings'."""
+        override = self.override()
+        return self.settings.mode if override is None else override.mode
+
+    def override(self) -> ModeOverride | None:
+        """Give the operator's mode, if it goes before that of the settings.
+
+        A change of the settings ends it: where no sync runs that does so, the next start will.
+        """
+        if not self.has_store():
+            return None
+        found = self.store.mode(self.clock.now())
+        if found is not None and self.report() is None:
+            noted = self.store.state("mode")
+            return found if noted in {None, str(self.settings.mode)} else None
+        return found
+
+    def known(self) -> int:
+        """Give up to which number of the store's journal the published list knows it."""
+        board, report = self.board, self.report()
+        position = 0 if board is None else board.position
+        return max(position, report.position) if position and report is not None else position
+
+    def other_store(self) -> str:
+        """Say that the sync process that runs here works with another store; empty when not."""
+        report = self.report()
+        if report is None or not report.store or not self.has_store():
+            return ""
+        if self.store_path.stat().st_ino == report.store:
+            return ""
+        return f"the sync process that runs here has another store than {self.store_path}"
+
+    def wait_in_force(self, store: Store, *, at_most: float = 5.0) -> InForce:
+        """Wait until the published list knows all that was written through this store."""
+        position = store.noted  # not what others wrote since, which may change no list
+        board, report = self.board, self.report()
+        if board is None:
+            return InForce(None, why_not="no Kamailio runs here; in force when one starts")
+        if report is None:
+            return InForce(None, why_not="no sync process runs; apiban doctor says more")
+        other = self.other_store()
+        if other:
+            return InForce(None, why_not=other)
+        began = time.monotonic()
+        while True:
+            waited = time.monotonic() - began
+            if board.position >= position:
+                return InForce(waited, board.generation)
+            if waited >= at_most:
+                return InForce(
+                    None, why_not=f"not published within {at_most:g} s; apiban doctor says more"
+                )
+            time.sleep(_POLL)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        while self._close:
+            self._close.pop()()
+
+    def _opened(self, path: Path) -> Store:
+        store = Store(path)
+        self._close.append(store.close)
+        return store
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs, whoever's it is."""
+    return Path(f"/proc/{pid}").exists()
+
+
+pass_host = click.make_pass_decorator(Host)

@@ -1,0 +1,215 @@
+"""``apiban sync``: ask the feed now, through the process that syncs, or as that process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Final
+
+import click
+
+from apiban.cli import force
+from apiban.cli.follow import Standing, Walk, pause_of
+from apiban.cli.host import Host, InForce, pass_host
+from apiban.cli.show import console, printable, terminal, write_json
+from apiban.cli.syncer import Syncer, somebody_syncs
+from apiban.errors import ApibanError
+from apiban.store import FEED_SOURCE, Store
+from apiban.sync.report import SyncReport
+
+__all__ = ["sync"]
+
+_TICK: Final = 0.2
+_SAY_EVERY: Final = 10.0  # seconds between lines that say the same with other numbers
+
+Show = Callable[[Standing], None]
+
+
+@click.command()
+@click.option("--full", is_flag=True, help="Walk over the whole list, and remove what it has not.")
+@click.option("--now", "at_once", is_flag=True, help="End the pause after a failure of the feed.")
+@force.outcome_options
+@pass_host
+def sync(host: Host, /, *, full: bool, at_once: bool, waits: bool, as_json: bool) -> None:
+    """Ask the feed for what is new, as soon as the rate limit allows, and wait for the list's end.
+
+    The running sync process does it; where none runs, this command is that process for a while.
+    """
+    store = host.store_to_write()
+    began = time.monotonic()
+    running = somebody_syncs(host.settings.paths.state)
+    if not running and not host.settings.feed.key:  # who runs may have a key that we have not
+        raise ApibanError("no key is set (feed.key, or APIBAN_KEY): the feed answers nobody")
+    if not running and not waits:
+        raise ApibanError("no sync process runs: without --no-wait this command is it")
+    if running:
+        before = host.report()
+        _let_rest(before, host.clock.now(), at_once=at_once)
+        number, asked = _ask(host, store, full=full)
+        if not waits:
+            _say_asked(as_json=as_json)
+            return
+        walk = Walk(full=full, asked=asked, length=_length(host, store), before=before)
+        standing, report = _watch_it(host, store, walk, number, as_json=as_json)
+    else:
+        standing, report = _be_it(host, store, full=full, as_json=as_json)
+    if standing.state == "failed" or report is None:
+        raise ApibanError(standing.text)
+    in_force = host.wait_in_force(store) if running else None
+    if as_json:
+        write_json(_document(report, in_force, time.monotonic() - began, asked=running))
+        return
+    click.echo(printable(standing.text))
+    force.say(in_force)
+
+
+def _let_rest(before: SyncReport | None, now: float, *, at_once: bool) -> None:
+    """Leave a feed alone that failed, unless the operator says now.
+
+    Raises:
+        ApibanError: a pause runs.
+
+    """
+    if before is None or before.feed not in {"outage", "invalid", "unauthorized", "rate-limited"}:
+        return
+    if before.next_request_at is None or before.next_request_at <= now:
+        return
+    if before.feed == "rate-limited":  # the feed asked for the pause: nothing shortens it
+        raise ApibanError(pause_of(before, now))
+    if not at_once:
+        raise ApibanError(f"{pause_of(before, now)}; --now asks at once")
+
+
+def _ask(host: Host, store: Store, *, full: bool) -> tuple[int, float]:
+    """Leave a task; give its number, and when."""
+    now = host.clock.now()
+    return store.add_task("full-pass" if full else "sync", now=now), now
+
+
+def _length(host: Host, store: Store) -> int | None:
+    """Give the list's length so far; None before the first pass ended."""
+    state = store.feed(FEED_SOURCE, host.settings.feed.identity)
+    return None if state.pass_ended is None else store.count(FEED_SOURCE)
+
+
+def _watch_it(
+    host: Host, store: Store, walk: Walk, number: int, *, as_json: bool
+) -> tuple[Standing, SyncReport | None]:
+    """Wait until the running sync process has done it."""
+    try:
+        with _shown(as_json=as_json) as show:
+            return _follow(host, walk, lambda: store.task_taken(number), host.report, show)
+    except KeyboardInterrupt:
+        click.echo("apiban: the sync process goes on; apiban status shows how", err=True)
+        raise
+
+
+def _be_it(
+    host: Host, store: Store, *, full: bool, as_json: bool
+) -> tuple[Standing, SyncReport | None]:
+    """Sync in this process until the walk is complete."""
+    syncer = Syncer(host)
+    try:
+        number, asked = _ask(host, store, full=full)
+        walk = Walk(full=full, asked=asked, length=_length(host, store), own=True)
+        with _shown(as_json=as_json) as show:
+            show(walk.look(None, taken=False, now=asked))
+            return _follow(
+                host,
+                walk,
+                lambda: store.task_taken(number),
+                syncer.report,
+                show,
+                tick=syncer.tick,
+            )
+    finally:
+        syncer.close()
+
+
+def _follow(  # noqa: PLR0913 - what it looks at, and where it shows it
+    host: Host,
+    walk: Walk,
+    taken: Callable[[], bool],
+    report: Callable[[], SyncReport | None],
+    show: Show,
+    *,
+    tick: Callable[[], None] = lambda: None,
+) -> tuple[Standing, SyncReport | None]:
+    """Look until the walk is at its end, or cannot come to it."""
+    while True:
+        tick()
+        latest = report()
+        standing = walk.look(latest, taken=taken(), now=host.clock.now())
+        if standing.state in ("done", "failed"):
+            return standing, latest
+        show(standing)
+        _pause()
+
+
+def _pause() -> None:
+    time.sleep(_TICK)
+
+
+# Showing it ------------------------------------------------------------------------------------
+
+
+def _shown(*, as_json: bool) -> AbstractContextManager[Show]:
+    """Give where the standing is shown: a bar on a terminal, lines elsewhere, for JSON nowhere."""
+    if as_json:
+        return nullcontext(lambda _: None)
+    return _bar() if terminal() else nullcontext(_Lines())
+
+
+class _Lines:
+    """A line when something else is to be said, and now and then with new numbers."""
+
+    def __init__(self) -> None:
+        self._said = ""
+        self._at = 0.0
+
+    def __call__(self, standing: Standing) -> None:
+        kind = standing.state + standing.text[:12]
+        now = time.monotonic()
+        if kind != self._said or now - self._at >= _SAY_EVERY:
+            self._said, self._at = kind, now
+            click.echo(printable(standing.text))
+
+
+@contextmanager
+def _bar() -> Iterator[Show]:
+    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - see show.py
+
+    with Progress(
+        BarColumn(30), TextColumn("{task.description}"), console=console(), transient=True
+    ) as progress:
+        task = progress.add_task("", total=None)
+
+        def show(standing: Standing) -> None:
+            total = None if standing.total is None else max(standing.total, standing.seen)
+            progress.update(task, description=standing.text, completed=standing.seen, total=total)
+
+        yield show
+
+
+def _say_asked(*, as_json: bool) -> None:
+    if as_json:
+        write_json(_document(None, None, None, asked=True))
+    else:
+        click.echo("asked; apiban status shows how it goes")
+
+
+def _document(
+    report: SyncReport | None, in_force: InForce | None, seconds: float | None, *, asked: bool
+) -> dict[str, object]:
+    """Give it for machines; ``asked`` tells that the running sync process did it, or shall."""
+    return {
+        "complete": report is not None,
+        "asked": asked,
+        "entries": report and report.entries,
+        "complete_at": report and report.complete_at,
+        "pass_ended": report and report.pass_ended,
+        "pass_held": report and report.held > 0,
+        "seconds": seconds,
+        "in_force": force.document(in_force),
+    }
