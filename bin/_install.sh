@@ -11,8 +11,8 @@ packages=(
   kamailio kamailio-python3-modules kamailio-extra-modules kamailio-utils-modules
   kamailio-tls-modules sip-tester netbase python3 python3-venv iproute2 openssl ca-certificates
 )
-# What the tests alone need: a database server, promtool, and a browser for the status page.
-test_packages=(postgresql prometheus chromium fonts-dejavu-core)
+# What the tests alone need: a database server, promtool, a browser for the status page, a terminal.
+test_packages=(postgresql prometheus chromium fonts-dejavu-core tmux groff-base)
 
 say() { printf '%s\n' "$*" >&2; }
 

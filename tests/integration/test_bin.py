@@ -47,7 +47,7 @@ def folders(parent: Path) -> set[str]:
     "name",
     [
         *("run", "test", "check-settings", "counters", "fresh-roots"),
-        *("apiban", "bench-feed", "bench", "lab"),
+        *("apiban", "bench-feed", "bench", "lab", "man", "tour"),
     ],
 )
 def test_help(name: str) -> None:
@@ -194,3 +194,18 @@ def test_benchmark_refuses(words: tuple[str, ...]) -> None:
     assert done.returncode == 2
     assert words[1] in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_tour_shows_every_verb_at_work(tmp_path: Path) -> None:
+    """Each screen beside a Kamailio under flood holds what it must, and no good call fails."""
+    done = subprocess.run(
+        [BIN / "tour", "--screens", tmp_path],
+        env=environ(),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert len(list(tmp_path.glob("*.txt"))) > 20

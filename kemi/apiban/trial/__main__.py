@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,9 @@ from apiban.trial.stage import (
     LISTED,
     UPSTREAM,
     free_port,
+    own_environ,
     sample_feed,
+    wait,
     write_settings,
 )
 from apiban.trial.summary import Summary
@@ -81,21 +83,12 @@ def _listeners(listen: str | None, port: int) -> tuple[str, list[str]]:
     return address, [f"udp:{address}", f"tcp:{address}"]
 
 
-def _own_environ(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Keep state and runtime files in our temporary folder, unless somebody chose others."""
-    paths = {
-        "APIBAN_PATHS_STATE": str(folder / "state"),
-        "APIBAN_PATHS_RUNTIME": str(folder / "runtime"),
-    }
-    return {**paths, **environ}
-
-
 # With a key ------------------------------------------------------------------------------------
 
 
 def _protect(folder: Path, listen: str | None, *, once: bool) -> int:
     """Protect with the real list, without a flood."""
-    environ = _own_environ(folder, os.environ)
+    environ = own_environ(folder, os.environ)
     settings = load_settings(settings_path(environ), environ)
     address, listeners = _listeners(listen, 5060)
     _say(f"Kamailio listens on {address} (UDP and TCP); the list comes from {settings.feed.url}")
@@ -104,7 +97,7 @@ def _protect(folder: Path, listen: str | None, *, once: bool) -> int:
     kamailio = Kamailio(folder / "kamailio", listen=listeners, environ=environ)
     with Follower(kamailio.log_file) as log, kamailio:
         if once:
-            ended = _wait(lambda: _has(log, "pass-end", "feed-trouble", "no-key"), _FIRST_LIST)
+            ended = wait(lambda: _has(log, "pass-end", "feed-trouble", "no-key"), _FIRST_LIST)
             if not ended or not _has(log, "pass-end"):
                 _say("FAILED: no complete list came; the log above says why")
                 return 1
@@ -121,7 +114,7 @@ def _try_out(folder: Path, listen: str | None, *, once: bool) -> int:
     """Flood a node of our own on loopback, and look what comes of it."""
     address, listeners = _listeners(listen, free_port("127.0.0.1"))
     clean = {name: text for name, text in os.environ.items() if not name.startswith("APIBAN")}
-    environ = _own_environ(folder, {**clean, "APIBAN_SETTINGS": str(folder / "apiban.toml")})
+    environ = own_environ(folder, {**clean, "APIBAN_SETTINGS": str(folder / "apiban.toml")})
     work = folder / "sipp"
     work.mkdir()
     _say("no key is configured: a trial on loopback with a sample list (bin/run --help)")
@@ -135,7 +128,7 @@ def _try_out(folder: Path, listen: str | None, *, once: bool) -> int:
         kamailio = Kamailio(folder / "kamailio", listen=listeners, environ=environ)
         with Follower(kamailio.log_file) as log, kamailio:
             _say(f"Kamailio listens on {address} (UDP and TCP); waiting for the list")
-            if not _wait(lambda: _has(log, "pass-end"), _FIRST_LIST):
+            if not wait(lambda: _has(log, "pass-end"), _FIRST_LIST):
                 raise ApibanError("the list did not come")
             board = Board.open(folder / "runtime" / "counters")
             with ExitStack() as loads:
@@ -209,7 +202,7 @@ class _Flood:
 
     def _settle(self, dropped: int) -> None:
         """Let the workers empty their sockets before their counts are read."""
-        _wait(lambda: self._board.total().dropped >= dropped, 3.0)
+        wait(lambda: self._board.total().dropped >= dropped, 3.0)
 
 
 def _all(clients: list[Sipp]) -> list[Result]:
@@ -218,15 +211,6 @@ def _all(clients: list[Sipp]) -> list[Result]:
 
 def _has(log: Follower, *events: str) -> bool:
     return any(line.startswith(f"event={name}") for line in log.events for name in events)
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> bool:
-    give_up = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def _stay(kamailio: Kamailio) -> int:

@@ -17,8 +17,9 @@ _LOOK_EVERY = 0.1
 class Follower:
     """Follows a log file that one process appends to, in a thread of its own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, quiet: bool = False) -> None:
         self._path = path
+        self._quiet = quiet  # nothing is printed, and all is in ``events``
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="log", daemon=True)
         self.events: list[str] = []
@@ -46,5 +47,6 @@ class Follower:
                 _, prefix, rest = text.partition(PREFIX)
                 if prefix:
                     self.events.append(rest)
-                    sys.stdout.write(f"{prefix}{rest}\n")
+                    if not self._quiet:
+                        sys.stdout.write(f"{prefix}{rest}\n")
             sys.stdout.flush()

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,8 @@ from apiban.feed.server.stderr_log import make_log
 from apiban.feed.server.transfer import import_list
 from apiban.trial.kamailio import KamailioError
 
-__all__ = ["CALLER", "CONTROL", "LISTED", "UPSTREAM", "free_port", "sample_feed", "write_settings"]
+__all__ = ["CALLER", "CONTROL", "LISTED", "UPSTREAM", "free_port"]
+__all__ += ["own_environ", "sample_feed", "wait", "write_settings"]
 
 LISTED: Final = tuple(f"127.0.1.{number}" for number in range(1, 5))
 CALLER: Final = "127.0.2.1"
@@ -97,6 +98,25 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
             return
         time.sleep(0.05)
     raise KamailioError("the local feed did not start; see feed.log")
+
+
+def own_environ(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Keep state and runtime files in a folder of ours, unless somebody chose others."""
+    paths = {
+        "APIBAN_PATHS_STATE": str(folder / "state"),
+        "APIBAN_PATHS_RUNTIME": str(folder / "runtime"),
+    }
+    return {**paths, **environ}
+
+
+def wait(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until a condition holds; tell whether it did in time."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def write_settings(path: Path, *, url: str, key: str, upstream: str) -> None:
