@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from apiban.gate.board import PASSED
+import pytest
+from apiban.gate.board import PASSED, Board
 from apiban.settings import Mode
 
 from tests.unit.cli.node import Done, NodeOnHost
@@ -156,3 +159,18 @@ def test_pid_of_a_dead_kamailio(node: NodeOnHost) -> None:
     for rank in (0, 1):
         board.take_slot(rank, gone)
     assert levels(node.run("doctor", "--json"))["Kamailio"] == ["fail"]
+
+
+def test_counters_that_are_closed_to_us(node: NodeOnHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other checks are done all the same."""
+    node.kamailio_starts()
+    node.write_settings(feed=NO_FEED)
+
+    def refuse(path: Path) -> Board:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("apiban.doctor.examine.Board.open", refuse)
+    done = node.run("doctor", "--json")
+    (told,) = [one for one in done.json["findings"] if one["check"] == "Kamailio"]
+    assert (told["level"], "Permission denied" in told["what"]) == ("fail", True)
+    assert {"settings", "store", "version", "feed"} <= levels(done).keys()

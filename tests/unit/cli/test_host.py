@@ -253,6 +253,10 @@ def test_other_store_than_the_syncs_is_told(place: _Place) -> None:
     found = place.host.wait_in_force(store, at_most=0.05)
     assert found.seconds is None
     assert "has another store" in found.why_not
+    place.report(pid=os.getpid())
+    assert not place.host.other_store()
+    board.announce(2, position=store.noted + 1)  # no list knows more than there is
+    assert "has another store" in place.host.other_store()
 
 
 def test_operators_mode_is_over_when_the_settings_changed_and_nothing_runs(place: _Place) -> None:

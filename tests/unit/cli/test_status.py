@@ -370,3 +370,14 @@ def test_what_ended_is_not_lacking_in_the_list(running: NodeOnHost) -> None:
 
 def _codes(node: NodeOnHost) -> list[str]:
     return [one["code"] for one in document(node, "--wait")["warnings"]]
+
+
+def test_mode_though_the_store_cannot_be_written(
+    running: NodeOnHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what is in force, not what the settings say."""
+    running.store.set_mode(Mode.OFF, now=running.clock.now())
+    monkeypatch.setattr("os.access", lambda *_: False)
+    told = document(running)
+    assert told["list"]["entries"] is None
+    assert told["mode"]["mode"] == "off"

@@ -90,3 +90,9 @@ def test_folder_on_the_way_to_a_file(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     (finding,) = check_readable([path], NOBODY)
     assert finding.level == "fail"
+
+
+def test_settings_that_are_closed_to_us() -> None:
+    """There is nothing in them to mend."""
+    (finding,) = check_problems(Path("/etc/x.toml"), ["/etc/x.toml: Permission denied"])
+    assert "group" in finding.mend

@@ -102,6 +102,18 @@ def test_store_that_somebody_keeps(store: Path, monkeypatch: pytest.MonkeyPatch)
     assert "fuser" in finding.mend
 
 
+def test_store_on_a_full_disk(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may well be whole, and is not to be moved away."""
+
+    def fail(*_: object, **__: object) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(sqlite3, "connect", fail)
+    (finding,) = check_store(store, now=NOW)
+    assert finding.level == "fail"
+    assert "see room" in finding.mend
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a while")
 def test_store_of_others(store: Path) -> None:
     """A user who is not in the group is told how to get into it."""

@@ -1,0 +1,33 @@
+"""Documents that one process writes and others read."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from apiban.sync.document import put_document
+
+
+def test_document_is_whole_and_for_the_group(tmp_path: Path) -> None:
+    """The one before is there until it is replaced; nothing else is left."""
+    path = tmp_path / "it.json"
+    put_document(path, {"a": 1})
+    put_document(path, [2])
+    assert json.loads(path.read_text(encoding="utf-8")) == [2]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_document_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was there stays, and no scratch file does."""
+    path = tmp_path / "it.json"
+    put_document(path, 1)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("apiban.sync.document.json.dump", fail)
+    with pytest.raises(OSError, match="No space"):
+        put_document(path, 2)
+    assert path.read_text(encoding="utf-8") == "1"
+    assert list(tmp_path.iterdir()) == [path]
