@@ -170,8 +170,8 @@ def test_writers_at_once_lose_nothing(make_node: Callable[..., NodeUnderTest]) -
 
     def write(verb: tuple[str, ...], block: int) -> None:
         try:
-            for at in range(8):
-                text = "\n".join(f"127.{block}.{at}.{host}" for host in range(1, 101))
+            for at in range(20):
+                text = "\n".join(f"127.{block}.{at}.{host}" for host in range(1, 41))
                 apiban(node, *verb, "-", text=text)
         except AssertionError as error:
             failed.append(str(error))

@@ -192,12 +192,15 @@ class Host:
 
     def other_store(self) -> str:
         """Say that the sync process that runs here works with another store; empty when not."""
-        report = self.report()
-        if report is None or not report.store or not self.has_store():
+        board, report = self.board, self.report()
+        if not self.has_store():
             return ""
-        if self.store_path.stat().st_ino == report.store:
-            return ""
-        return f"the sync process that runs here has another store than {self.store_path}"
+        known = 0 if board is None else board.position
+        other = report is not None and report.store not in {0, self.store_path.stat().st_ino}
+        # No list knows more of a store than there is in it.
+        if other or known > self.store.position():
+            return f"the sync process that runs here has another store than {self.store_path}"
+        return ""
 
     def wait_in_force(self, store: Store, *, at_most: float = 5.0) -> InForce:
         """Wait until the published list knows all that was written through this store."""

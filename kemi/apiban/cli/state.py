@@ -9,7 +9,7 @@ from apiban.cli.look import Look, Rates, rates
 from apiban.cli.published import Published, published
 from apiban.errors import StoreError
 from apiban.settings import Mode, Settings
-from apiban.store import FEED_SOURCE, FeedState, ModeOverride, Store
+from apiban.store import FEED_SOURCE, FeedState, ModeOverride, Store, overriding_mode
 from apiban.sync.budget import Budget
 from apiban.sync.report import SyncReport
 
@@ -26,7 +26,6 @@ class Stock:
     """
 
     sources: dict[str, int]
-    override: ModeOverride | None
     feed: FeedState
     overdue: int
     budget_left: int
@@ -39,13 +38,15 @@ class Stock:
 class State:
     """The node at ``now``, in seconds since 1970.
 
-    ``stock`` is None when the store cannot be read: ``store_error`` says why. ``first`` and
+    ``override`` is the operator's mode, if it goes before that of the settings. ``stock`` is None
+    when the store cannot be read: ``store_error`` says why. ``first`` and
     ``last`` are looks at the board, None where no Kamailio runs; they are the same one where
     nobody waited, and then ``rates`` and ``behind``, the workers with an older list, are None.
     """
 
     now: float
     settings: Settings
+    override: ModeOverride | None
     stock: Stock | None
     store_error: str
     report: SyncReport | None
@@ -59,8 +60,7 @@ class State:
     @property
     def mode(self) -> Mode:
         """The mode in force: the operator's, else the settings'."""
-        override = None if self.stock is None else self.stock.override
-        return self.settings.mode if override is None else override.mode
+        return self.settings.mode if self.override is None else self.override.mode
 
     def then(self, last: Look, behind: int) -> State:
         """Give what a later look at the board adds, and the workers that are behind by now."""
@@ -79,13 +79,16 @@ def gather(host: Host, first: Look | None) -> State:
     now, report = host.clock.now(), host.report()
     stock, store_error = None, ""
     try:
+        override = host.override()
         stock = _stock(host, host.store, now, report)
     except StoreError as error:
         store_error = str(error)
+        override = overriding_mode(host.store_path, now, host.settings.mode)
     board = host.board
     return State(
         now=now,
         settings=host.settings,
+        override=override,
         stock=stock,
         store_error=store_error,
         report=report,
@@ -104,7 +107,6 @@ def _stock(host: Host, store: Store, now: float, report: SyncReport | None) -> S
     due = store.next_expiry(FEED_SOURCE)
     return Stock(
         sources=store.count_by_source(),
-        override=host.override(),
         feed=store.feed(FEED_SOURCE, feed.identity),
         overdue=store.count_expired(FEED_SOURCE, now)
         if due is not None and due <= now - patience

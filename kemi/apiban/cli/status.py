@@ -60,7 +60,7 @@ def status(host: Host, /, *, as_json: bool, waits: bool, strict: bool) -> None:
 def document(state: State, found: list[Trouble]) -> dict[str, Any]:
     """Give all of it under stable names; null is what is not known, or does not end."""
     stock, report, list_, last = state.stock, state.report, state.published, state.last
-    override = None if stock is None else stock.override
+    override = state.override
     feed = report if report is not None else None if stock is None else stock.feed
     total = None if last is None else last.total
     rates = state.rates
@@ -138,7 +138,7 @@ class _Page:
 
     def _mode(self) -> None:
         state = self._state
-        override = None if state.stock is None else state.stock.override
+        override = state.override
         if override is None:
             by = "as the settings say"
         else:

@@ -54,7 +54,7 @@ def _processes(state: State) -> Iterator[tuple[str, str]]:
 
 
 def _mode(state: State) -> Iterator[tuple[str, str]]:
-    override = None if state.stock is None else state.stock.override
+    override = state.override
     if state.mode is not Mode.ENFORCE:
         if override is None:
             by = "as the settings say"

@@ -64,12 +64,15 @@ class _Visit:
     def _open_board(self) -> Board | None:
         """Give the counters of a running Kamailio."""
         path = self._settings.paths.runtime / "counters"
-        if not path.exists():
-            return None
         try:
+            if not path.exists():
+                return None
             board = Board.open(path)
         except BoardError as error:
             self._no_board = str(error)
+            return None
+        except OSError as error:
+            self._no_board = f"{path}: {error.strerror}"
             return None
         return board if any(_runs(slot.pid) for slot in board.slots()) else None
 

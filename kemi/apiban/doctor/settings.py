@@ -15,7 +15,9 @@ __all__ = ["check_key", "check_mode", "check_problems", "check_readable", "check
 
 def check_problems(path: Path, problems: Sequence[str]) -> list[Finding]:
     """Give each mistake of settings that could not be loaded; it says itself what is allowed."""
-    return [fail("settings", one, f"mend it in {path}; apiban -t checks") for one in problems]
+    mend = f"mend it in {path}; apiban -t checks"
+    closed = "be root, or a member of the group that may read it"
+    return [fail("settings", one, closed if "denied" in one else mend) for one in problems]
 
 
 def check_settings(path: Path, settings: Settings) -> Iterator[Finding]:

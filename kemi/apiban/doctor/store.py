@@ -52,6 +52,8 @@ def check_store(path: Path, *, now: float) -> Iterator[Finding]:
                 f"{path}: {said}",
                 "be root, or a member of the folder's group (usermod -aG kamailio NAME)",
             )
+        elif "disk" in said:  # "disk I/O error", "database or disk is full": the store may be whole
+            yield fail("store", f"{path}: {said}", "see room above, and the kernel's log (dmesg)")
         elif "locked" in said:
             yield fail("store", f"{path}: {said} for {_BUSY:g} s", "find who holds it: fuser -v")
         else:

@@ -5,13 +5,13 @@ Written by the rtimer process inside Kamailio alone, whole and by rename, when i
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from apiban.sync.document import put_document
 
 __all__ = ["MODULES", "Peers", "peers_path", "read_peers", "write_peers"]
 
@@ -46,16 +46,7 @@ def write_peers(path: Path, peers: Peers) -> None:
         OSError
 
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with scratch.open("w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o640)
-            json.dump(asdict(peers), file)
-        scratch.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
-        raise
+    put_document(path, asdict(peers))
 
 
 def read_peers(path: Path) -> Peers | None:

@@ -6,12 +6,12 @@ holds no secret. The command line reads it; where it is missing or old, no sync 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
+
+from apiban.sync.document import put_document
 
 __all__ = [
     "HEALTHS",
@@ -91,15 +91,9 @@ def report_path(runtime: Path) -> Path:
 
 def write_report(path: Path, report: SyncReport) -> bool:
     """Put the report in its place; tell whether that could be done."""
-    scratch = path.with_name(f".{path.name}.{report.pid}.new")
     try:
-        with scratch.open("w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o640)
-            json.dump(asdict(report), file)
-        scratch.replace(path)
+        put_document(path, asdict(report))
     except OSError:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
         return False
     return True
 
