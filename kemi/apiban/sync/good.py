@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+
+from apiban.sync.document import put_document
 
 __all__ = ["Good", "GoodSources", "good_path", "read_good"]
 
@@ -49,15 +50,8 @@ class GoodSources:
             {"source": source, "what": what, "at": at}
             for (source, what), at in reversed(self._known.items())
         ]
-        scratch = path.with_name(f".{path.name}.{os.getpid()}.new")
-        try:
-            with scratch.open("w", encoding="utf-8") as file:
-                os.fchmod(file.fileno(), 0o640)
-                json.dump(rows, file)
-            scratch.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                scratch.unlink()
+        with contextlib.suppress(OSError):
+            put_document(path, rows)
 
 
 def good_path(runtime: Path) -> Path:

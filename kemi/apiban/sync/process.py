@@ -39,7 +39,8 @@ from apiban.sync.drift import Drift
 from apiban.sync.exchange import Exchange, ThreadExchange
 from apiban.sync.machine import Sync
 from apiban.sync.own import own_addresses
-from apiban.sync.report import SyncReport, read_report, report_path, write_report
+from apiban.sync.report import SyncReport, report_path
+from apiban.sync.reporter import Reporter
 from apiban.sync.trusted import TrustedPeers
 from apiban.verdict.exempt import exemptions
 
@@ -51,9 +52,7 @@ _GOOD_AFTER: Final = 600.0
 _SETTINGS_RETRY: Final = 2.0
 _OWN_EVERY: Final = 5.0
 _REPUBLISH_EVERY: Final = 10.0
-_REPORT_EVERY: Final = 1.0
 _TIDY_EVERY: Final = 60.0
-_REPORT_LASTS: Final = 60.0
 _TASK_LASTS: Final = 300.0
 
 
@@ -85,6 +84,7 @@ class Process:
         self._publisher = Publisher(board, log)
         self._trusted = TrustedPeers(clock=clock, log=log)
         self._drift = Drift(board=board, clock=clock, log=log)
+        self._reporter = Reporter(clock)
         self._watches: list[FileWatch] = []
         self._settings: Settings | None = None
         self._store: Store | None = None
@@ -113,11 +113,7 @@ class Process:
         self._store_from = 0.0
         self._own_from = 0.0
         self._republish_from = 0.0
-        self._report_from = 0.0
         self._tidy_from = 0.0
-        self._report: SyncReport | None = None
-        self._entries: dict[str, int] = {}
-        self._counted_at = (-1, -1)
         self._trouble: dict[str, str] = {}  # what was said of each part, to say it once
 
     def tick(self) -> None:
@@ -337,7 +333,7 @@ class Process:
 
     def _note_tidied(self, store: Store, gone: int) -> None:
         if gone:
-            self._counted_at = (-1, -1)
+            self._reporter.recount()
         if gone and store.noted - gone == self._known:  # nobody wrote in between
             self._tidied = store.noted
 
@@ -455,34 +451,18 @@ class Process:
 
     def _write_report(self, settings: Settings) -> None:
         """Say where the sync stands, for the command line."""
-        now = self._clock.uptime()
-        if now < self._report_from:
+        if not self._reporter.is_due():
             return
-        self._report_from = now + _REPORT_EVERY
         path = report_path(settings.paths.runtime)
-        if self._lock is None and self._other_reports(path):
-            return
-        report = self._new_report(settings)
-        last = self._report
-        fresh = last is not None and abs(report.at - last.at) < _REPORT_LASTS
-        if last is not None and fresh and replace(report, at=last.at) == last:
-            return
-        if write_report(path, report):
-            self._report = report
-
-    @staticmethod
-    def _other_reports(path: Path) -> bool:
-        """Tell whether the process that syncs, which is another one, reports in the same place."""
-        report = read_report(path)
-        if report is None or report.pid == os.getpid():
-            return False
-        return Path(f"/proc/{report.pid}").exists()
+        if self._lock is not None or not self._reporter.other_reports(path):
+            self._reporter.write(path, self._new_report(settings))
 
     def _new_report(self, settings: Settings) -> SyncReport:
         sync, feed, now = self._sync, settings.feed, self._clock.now()
         state = FeedState(feed.identity) if sync is None else sync.state
         next_in = None if sync is None else sync.next_request_in()
-        entries, in_force = self._count_entries(), self._in_force(settings)
+        entries = self._reporter.entries(self._store, self._board.generation)
+        in_force = self._in_force(settings)
         return SyncReport(
             pid=os.getpid(),
             at=now,
@@ -512,14 +492,6 @@ class Process:
             drift=" ".join(self._drift.found),
             store=self._store_file,
         )
-
-    def _count_entries(self) -> dict[str, int]:
-        """Count each source's entries, when anything may have changed their number."""
-        store = self._store
-        if store is not None and self._counted_at != (store.saved, self._board.generation):
-            self._counted_at = (store.saved, self._board.generation)
-            self._entries = store.count_by_source()
-        return self._entries
 
     # Saying it once ----------------------------------------------------------------------------
 

@@ -391,7 +391,7 @@ def test_report_is_written_once_a_second_at_most(
         written.append(report.at)
         return True
 
-    monkeypatch.setattr("apiban.sync.process.write_report", write)
+    monkeypatch.setattr("apiban.sync.reporter.write_report", write)
     for _ in range(50):
         node.process.tick()
         node.clock.tick(0.2)
