@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import pytest
 
 from tests.support.network import enter_own_network
@@ -18,3 +21,12 @@ def pytest_configure(config: pytest.Config) -> None:
             f"tests beside each other need a network namespace each ({error.strerror}): "
             "run as root, or with -n 0"
         ) from error
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Take back what the command line does to this process: its files are for the group alone."""
+    umask = os.umask(0o022)
+    os.umask(umask)
+    yield
+    os.umask(umask)

@@ -84,7 +84,10 @@ class NodeUnderTest:
         """Start, and wait for the first list if there is to be one."""
         self.kamailio.start()
         if wait:
-            wait_for(lambda: self.events("pass-end"), "a first complete pass")
+            try:
+                wait_for(lambda: self.events("pass-end"), "a first complete pass")
+            except AssertionError as error:
+                raise AssertionError(f"{error}: {self.kamailio.log_lines()[-8:]}") from None
         return self
 
     def restart(self) -> None:

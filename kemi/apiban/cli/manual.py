@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -106,7 +107,8 @@ def _short(context: click.Context) -> str:
 def _paragraphs(context: click.Context) -> Iterator[str]:
     """Give a command's help as it stands, its paragraphs apart."""
     first = True
-    for paragraph in (context.command.help or "").split("\n\n"):
+    # Before 3.13 Python leaves the indentation in a docstring, and so does click.
+    for paragraph in inspect.cleandoc(context.command.help or "").split("\n\n"):
         if not first:
             yield ".PP"
         first = False
