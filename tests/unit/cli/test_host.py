@@ -11,9 +11,10 @@ from apiban.errors import SettingsError, StoreError
 from apiban.gate import Board
 from apiban.settings import Mode
 from apiban.store import LOCAL, Store
-from apiban.sync.report import SyncReport, report_path, write_report
+from apiban.sync.report import report_path, write_report
 
 from tests.support.clock import ManualClock
+from tests.support.reports import sync_report
 
 _DEAD = 2**22 + 1  # no process has this number
 
@@ -41,30 +42,7 @@ class _Place:
 
     def report(self, *, pid: int, age: float = 0, store: int = 0) -> None:
         """Write what a sync process says of itself."""
-        report = SyncReport(
-            pid=pid,
-            at=self.clock.now() - age,
-            feed="ok",
-            error="",
-            next_request_at=None,
-            budget_left=5,
-            budget=5,
-            window=120.0,
-            entries=0,
-            complete_at=None,
-            pass_number=0,
-            pass_started=None,
-            pass_seen=0,
-            pass_ended=None,
-            held=0,
-            held_since=None,
-            held_back="",
-            waiting=0,
-            store_error="",
-            settings_error="",
-            position=0,
-            store=store,
-        )
+        report = sync_report(pid=pid, at=self.clock.now() - age, budget_left=5, store=store)
         assert write_report(report_path(self.runtime), report)
 
 

@@ -14,6 +14,7 @@ from apiban.sync.report import SyncReport, report_path
 
 from tests.support.api import KEY, Api
 from tests.support.node import wait_for
+from tests.support.reports import sync_report
 from tests.unit.cli.node import NodeOnHost, networks
 
 ADDRESSES = [f"198.51.100.{number}" for number in range(1, 101)]
@@ -218,27 +219,15 @@ def test_bans_meanwhile_are_kept(node: NodeOnHost, api: Api) -> None:
 # What is said of a walk ------------------------------------------------------------------------
 
 NOW = 1_800_000_000.0
-REPORT = SyncReport(
+REPORT = sync_report(
     pid=1,
     at=NOW,
-    feed="ok",
-    error="",
     next_request_at=NOW,
     budget_left=3,
-    budget=5,
-    window=120.0,
     entries=900,
     complete_at=NOW - 50,
     pass_number=2,
-    pass_started=None,
-    pass_seen=0,
     pass_ended=NOW - 50,
-    held=0,
-    held_since=None,
-    held_back="",
-    waiting=0,
-    store_error="",
-    settings_error="",
     position=1,
 )
 

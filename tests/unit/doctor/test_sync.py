@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import pytest
 from apiban.doctor.sync import check_lock, check_report
 from apiban.sync.report import SyncReport
+
+from tests.support.reports import sync_report
 
 NOW = 1_800_000_000.0
 OURS = ["/usr/bin/python3.11", "-m", "apiban.sync", "--board", "7"]
@@ -15,10 +16,7 @@ OURS = ["/usr/bin/python3.11", "-m", "apiban.sync", "--board", "7"]
 
 def report(**changes: Any) -> SyncReport:
     """Give what a healthy sync says of itself."""
-    empty = {"str": "", "int": 0, "float": 0.0, "float | None": None}
-    good = {field.name: empty[str(field.type)] for field in fields(SyncReport)}
-    good |= {"pid": 9, "at": NOW - 3, "feed": "ok", "budget_left": 4, "budget": 5}
-    return SyncReport(**{**good, **changes})
+    return sync_report(**{"at": NOW - 3, **changes})
 
 
 @pytest.mark.parametrize(

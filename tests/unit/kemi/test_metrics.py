@@ -27,10 +27,11 @@ from apiban.kemi.metrics import Metrics, Pusher
 from apiban.settings import Mode, Settings
 from apiban.snapshot import Snapshot
 from apiban.sqlite import glance
-from apiban.sync.report import Health, SyncReport, report_path, write_report
+from apiban.sync.report import Health, report_path, write_report
 
 from tests.support.clock import ManualClock
 from tests.support.prom import ROOT, Prom, declared
+from tests.support.reports import sync_report
 from tests.unit.snapshot.parts import sample, settings
 
 SOURCES = ("apiban", "local", "detector")
@@ -49,28 +50,8 @@ class World:
         self.clock = ManualClock()
         self.board = Board.unnamed(now=0)
         self.settings = settings(folder, folder)
-        self.report = SyncReport(
-            pid=4711,
-            at=1_800_000_000.0,
-            feed="ok",
-            error="",
-            next_request_at=None,
-            budget_left=3,
-            budget=5,
-            window=120.0,
-            entries=4123,
-            complete_at=None,
-            pass_number=1,
-            pass_started=None,
-            pass_seen=0,
-            pass_ended=None,
-            held=0,
-            held_since=None,
-            held_back="",
-            waiting=0,
-            store_error="",
-            settings_error="",
-            position=0,
+        self.report = sync_report(
+            pid=4711, at=1_800_000_000.0, budget_left=3, entries=4123, pass_number=1
         )
         self.list: Snapshot | None = Snapshot(memoryview(sample(generation=7)))
         self.loads = 0

@@ -5,29 +5,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from apiban.sync.report import SyncReport, read_report, report_path, write_report
+from apiban.sync.report import read_report, report_path, write_report
 
-_REPORT = SyncReport(
+from tests.support.reports import sync_report
+
+_REPORT = sync_report(
     pid=17,
     at=1_800_000_000.5,
-    feed="ok",
-    error="",
-    next_request_at=None,
-    budget_left=4,
-    budget=5,
-    window=120.0,
     entries=3,
     complete_at=1_800_000_000.0,
     pass_number=2,
-    pass_started=None,
     pass_seen=3,
     pass_ended=1_799_999_000.0,
-    held=0,
-    held_since=None,
-    held_back="",
-    waiting=0,
-    store_error="",
-    settings_error="",
     position=9,
 )
 
