@@ -11,8 +11,10 @@ packages=(
   kamailio kamailio-python3-modules kamailio-extra-modules kamailio-utils-modules
   kamailio-tls-modules sip-tester netbase python3 python3-venv iproute2 openssl ca-certificates
 )
+# What the benchmark compares with; the tests run it where there is no network to install from.
+bench_packages=(nftables kamailio-lua-modules util-linux)
 # What the tests alone need: a database server, promtool, a browser for the status page, a terminal.
-test_packages=(postgresql prometheus chromium fonts-dejavu-core tmux groff-base)
+test_packages=(postgresql prometheus chromium fonts-dejavu-core tmux groff-base "${bench_packages[@]}")
 
 say() { printf '%s\n' "$*" >&2; }
 
