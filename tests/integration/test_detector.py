@@ -11,7 +11,7 @@ import pytest
 from apiban.address import parse_address
 from apiban.store import DETECTOR, Store
 
-from tests.support.calls import Phone, Registrar, nonce_of, status
+from tests.support.calls import PASSWORD, Phone, Registrar, nonce_of, status
 from tests.support.feedservice import FeedService
 from tests.support.node import NodeUnderTest, wait_for
 
@@ -46,6 +46,14 @@ def all_is_taken(node: NodeUnderTest) -> None:
     with Phone("127.0.2.99", node.target, "tcp") as phone:
         phone.ask(phone.asks("OPTIONS", agent="friendly-scanner"), timeout=1)
     wait_for(lambda: is_banned(node, "127.0.2.99"), "the last ban")
+
+
+def final(phone: Phone, request: bytes) -> bytes:
+    """Send a request, and give its final answer."""
+    answer = phone.ask(request)
+    while 0 < status(answer) < 200:
+        answer = phone.receive(3.0)
+    return answer
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
@@ -118,6 +126,28 @@ def test_office_is_not_cut_off_by_one_bad_handset(edge: NodeUnderTest, transport
         # Who tries many users is another matter.
         for number in range(4):
             bad.guess(f"30{number}")
+        wait_for(lambda: is_banned(edge, GOOD), "the ban")
+    wait_for(
+        lambda: f"source={GOOD} rule=users count=4" in " ".join(edge.events("detected")), "its line"
+    )
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_handset_that_tries_unknown_users_cuts_an_office_off(
+    edge: NodeUnderTest, transport: str
+) -> None:
+    """Where the server says 404 of them; the wrong numbers of its phones are nothing."""
+    edge.start()
+    with Phone(GOOD, edge.target, transport) as phone, Phone(GOOD, edge.target, "tcp") as dialling:
+        assert phone.register("200")
+        phone.call()
+        for number in range(12):
+            assert status(final(dialling, dialling.asks("INVITE", f"95{number}"))) == 404
+        all_is_taken(edge)
+        assert not is_banned(edge, GOOD)
+        with Phone(GOOD, edge.target, transport) as bad:
+            for number in range(4):
+                assert bad.guess(f"90{number}", PASSWORD) == 404
         wait_for(lambda: is_banned(edge, GOOD), "the ban")
     wait_for(
         lambda: f"source={GOOD} rule=users count=4" in " ".join(edge.events("detected")), "its line"

@@ -86,6 +86,25 @@ def test_grace_ends(edge: NodeUnderTest) -> None:
         wait_for(lambda: phone.ask(call.request("INFO"), timeout=0.3) == b"", "the end of grace")
 
 
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_answered_reinvites_give_no_more_grace(edge: NodeUnderTest, transport: str) -> None:
+    """Else who is listed would stay for as long as he likes."""
+    edge.write_settings(calls__grace=2)
+    edge.start()
+    with Phone(PEER, edge.target, transport) as phone:
+        call = phone.call()
+
+        def is_answered() -> bool:
+            answer = phone.ask(call.request("INVITE"), timeout=0.3)
+            while answer and b"SIP/2.0 200" not in answer:
+                answer = phone.receive(0.3)
+            return bool(answer)
+
+        ban(edge, PEER)
+        assert is_answered()
+        wait_for(lambda: not is_answered(), "the end of grace")
+
+
 def test_no_grace_unless_it_is_set(edge: NodeUnderTest) -> None:
     """By default a listed peer is silent at once."""
     edge.start()

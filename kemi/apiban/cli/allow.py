@@ -79,6 +79,7 @@ def add(  # noqa: PLR0913 - each is one thing that an operator chooses
         )
     lists.say_bad(asked, plan.refused, done=done)
     if as_json:
+        force.end(in_force)
         return
     until = force.how_long(expires, now)
     lines = [f"{one.network} allowed {until}" + _why(one.reason) for one in allowed]
@@ -125,6 +126,7 @@ def remove(  # noqa: PLR0913 - each is one thing that an operator chooses
         )
     lists.say_bad(asked, plan.refused, done=done)
     if as_json:
+        force.end(in_force)
         return
     lines = [f"{one.network} removed from the allow list ({one.source})" for one in removed]
     lists.say_each(lines, "{} removed from the allow list")

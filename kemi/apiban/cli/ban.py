@@ -51,6 +51,7 @@ def ban(  # noqa: PLR0913 - each is one thing that an operator chooses
     All of a list is one change: when a line is bad, or must not be banned, nothing is changed.
     """
     asked = lists.given(addresses, file, reason)
+    host.must_know_exempt()
     store = host.store_to_write()
     now = host.clock.now()
     expires = ban_end(now, lasts)
@@ -78,6 +79,7 @@ def ban(  # noqa: PLR0913 - each is one thing that an operator chooses
         )
     lists.say_bad(asked, plan.refused, done=done)
     if as_json:
+        force.end(in_force)
         return
     until = force.how_long(expires, now)
     why = {one: f": {one.reason}" if one.reason else "" for one in banned}
@@ -160,9 +162,11 @@ def unban(  # noqa: PLR0913 - each is one thing that an operator chooses
             }
         )
     lists.say_bad(asked, plan.refused, done=done)
-    if not as_json:
-        _say_unbanned(plan, force.how_long(expires, now))
-        force.say(in_force)
+    if as_json:
+        force.end(in_force)
+        return
+    _say_unbanned(plan, force.how_long(expires, now))
+    force.say(in_force)
 
 
 def _say_unbanned(plan: UnbanPlan, until: str) -> None:

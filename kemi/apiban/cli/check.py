@@ -69,7 +69,7 @@ def _ask_feed(host: Host, address: Network) -> bool:
     """
     from apiban.feed.client import FeedClient  # noqa: PLC0415 - a check without it starts sooner
 
-    feed = host.settings.feed
+    feed = host.load().feed  # without a mistake: the key goes where these say
     if not feed.key:
         raise ApibanError("no key is set (feed.key, or APIBAN_KEY): the feed answers nobody")
     budget = Budget(host.store, host.clock, FEED_SOURCE, limit=feed.requests, window=feed.window)

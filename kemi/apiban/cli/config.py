@@ -36,7 +36,7 @@ def check(context: click.Context, host: Host, /, *, as_json: bool = False) -> No
     problems: tuple[str, ...] = ()
     warned: tuple[str, ...] = ()
     try:
-        warned = warnings(host.settings)
+        warned = warnings(host.load())
     except SettingsError as error:
         problems = error.problems
         if not as_json:

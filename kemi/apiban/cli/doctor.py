@@ -38,7 +38,7 @@ def doctor(context: click.Context, host: Host, /, *, as_json: bool) -> None:
     """
     path = settings_path(host.environ())
     try:
-        findings = examine(path, host.settings, now=host.clock.now)
+        findings = examine(path, host.load(), clock=host.clock)
     except SettingsError as error:  # without settings there is nothing else to look at
         findings = iter(check_problems(path, error.problems))
     found = []

@@ -6,13 +6,17 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import click
+from click.exceptions import Exit
 
 from apiban.cli.host import Host, InForce
 from apiban.cli.show import until_when
 from apiban.snapshot.format import FOREVER
 from apiban.store import Store
 
-__all__ = ["document", "how_long", "or_null", "outcome_options", "say", "wait"]
+__all__ = ["NOT_IN_FORCE", "document", "end", "how_long", "or_null", "outcome_options", "say", "wait"]
+
+# The status of a change that is stored, and that the Kamailio that runs here does not have yet.
+NOT_IN_FORCE: Final = 4
 
 _AT_ONCE: Final = 0.005
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -31,8 +35,19 @@ def wait(host: Host, store: Store, *, waits: bool) -> InForce | None:
     return host.wait_in_force(store) if waits else None
 
 
+def end(in_force: InForce | None) -> None:
+    """End the command with a status of its own when a Kamailio runs without the change.
+
+    Raises:
+        Exit
+
+    """
+    if in_force is not None and in_force.seconds is None and in_force.runs:
+        raise Exit(NOT_IN_FORCE)
+
+
 def say(in_force: InForce | None) -> None:
-    """Say what became of it; what is only stored is a note beside the output."""
+    """Say what became of it, and ``end``; what is only stored is a note beside the output."""
     if in_force is None:
         return
     if in_force.seconds is None:
@@ -40,6 +55,7 @@ def say(in_force: InForce | None) -> None:
     else:
         took = f" in {in_force.seconds:.2f} s" if in_force.seconds >= _AT_ONCE else ""
         click.echo(f"in force{took}, generation {in_force.generation}")
+    end(in_force)
 
 
 def document(in_force: InForce | None) -> dict[str, object] | None:

@@ -135,6 +135,7 @@ def accept(host: Host, /, *, waits: bool, as_json: bool) -> None:
                 "in_force": force.document(in_force),
             }
         )
+        force.end(in_force)
         return
     if not running:
         click.echo(
@@ -145,7 +146,12 @@ def accept(host: Host, /, *, waits: bool, as_json: bool) -> None:
     if removed is not None:
         click.echo(f"{removed:,} of {before:,} addresses removed")
     if done and waiting:
-        click.echo(f"growth accepted: {many(waiting, 'address', 'addresses')} and what follows")
+        share = host.settings.feed.max_growth
+        click.echo(
+            f"growth accepted: {many(waiting, 'address', 'addresses')}, and for a day as many more "
+            f"as {share:.0%} of the list\n(feed.max_growth), 1,000 at least; what is beyond that "
+            "is held again"
+        )
     force.say(in_force)
 
 

@@ -17,30 +17,40 @@ import click
 
 from apiban.address import Network
 from apiban.clock import Clock, SystemClock
-from apiban.errors import BoardError, StoreError
+from apiban.errors import ApibanError, BoardError, SettingsError, StoreError
 from apiban.gate.board import Board
 from apiban.settings import Mode, Settings, load_settings, settings_path
+from apiban.settings.load import salvage_settings
 from apiban.store import ModeOverride, Store
 from apiban.sync.own import own_addresses
-from apiban.sync.report import SyncReport, read_report, report_path
+from apiban.sync.report import (
+    SyncReport,
+    kept_path,
+    kept_settings,
+    read_report,
+    report_path,
+)
 
-__all__ = ["Host", "InForce", "is_alive", "pass_host"]
+__all__ = ["SILENT", "Host", "InForce", "is_alive", "pass_host"]
 
 _POLL: Final = 0.02
 # A sync process writes its report at least every minute.
 _REPORT_LASTS: Final = 90.0
+# It takes a tick several times a second: after so many without one it hangs.
+SILENT: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class InForce:
     """What became of a change: ``seconds`` until the workers had it, None when they have not.
 
-    ``why_not`` says what stands in the way then.
+    ``why_not`` says what stands in the way then; ``runs`` is whether a Kamailio runs here at all.
     """
 
     seconds: float | None
     generation: int = 0
     why_not: str = ""
+    runs: bool = True
 
 
 class Host:
@@ -61,6 +71,8 @@ class Host:
         self._state = state
         self._runtime = runtime
         self.clock: Clock = clock or SystemClock()
+        self.mistake = ""  # the first one in the settings, while others are used in their place
+        self._kept: Settings | None = None
         self._close: list[Callable[[], None]] = []
 
     def environ(self) -> dict[str, str]:
@@ -70,22 +82,75 @@ class Host:
             environ["APIBAN_SETTINGS"] = str(self._file)
         return environ
 
-    @cached_property
-    def settings(self) -> Settings:
-        """The settings, with the folders of the command line.
+    def load(self) -> Settings:
+        """Read the settings, and put the folders of the command line into them.
 
         Raises:
             SettingsError
 
         """
         environ = self.environ()
-        settings = load_settings(settings_path(environ), environ)
+        return self._in_folders(load_settings(settings_path(environ), environ))
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings; while they have a mistake the last good ones, as far as one knows them.
+
+        An operator must be able to overrule also then, since Kamailio goes on.
+
+        Raises:
+            SettingsError: the file that the command line names is not there.
+
+        """
+        try:
+            return self.load()
+        except SettingsError as error:
+            if self._file is not None and not self._file.exists():
+                raise
+            return self._last_good(error.problems)
+
+    def _last_good(self, problems: tuple[str, ...]) -> Settings:
+        environ = self.environ()
+        found = self._in_folders(salvage_settings(settings_path(environ), environ))
+        self._kept = kept_settings(kept_path(found.paths.runtime))
+        if self._kept is not None:
+            runtime = found.paths.runtime  # where they were found
+            found = self._in_folders(self._kept)
+            found = replace(found, paths=replace(found.paths, runtime=runtime))
+        self.mistake = problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        known = "the last good settings are used"
+        if self._kept is None:
+            known = "the last good ones are not known: --state and --runtime name the folders"
+        click.echo(f"apiban: {printable(problems[0])}{more}; apiban -t lists them; {known}", err=True)
+        return found
+
+    def _in_folders(self, settings: Settings) -> Settings:
+        """Put the folders of the command line before those of the settings."""
         paths = replace(
             settings.paths,
             state=self._state or settings.paths.state,
             runtime=self._runtime or settings.paths.runtime,
         )
         return replace(settings, paths=paths)
+
+    @property
+    def knows_settings(self) -> bool:
+        """Whether ``settings`` are those that the node works by, as far as files tell."""
+        _ = self.settings
+        return not self.mistake or self._kept is not None
+
+    def must_know_exempt(self) -> None:
+        """Make sure that nobody is banned whom settings exempt that cannot be read.
+
+        Raises:
+            ApibanError: they cannot be read, and those of before are not known.
+
+        """
+        if not self.knows_settings:
+            raise ApibanError(
+                "nobody is banned: whom the settings exempt is not known while they have a mistake"
+            )
 
     @property
     def store_path(self) -> Path:
@@ -139,6 +204,11 @@ class Host:
         if self.has_store() or "store" in self.__dict__:
             return self.store
         folder = path.parent
+        if self.mistake:
+            raise StoreError(
+                f"{path}: there is no store, and the settings that name its folder have a mistake: "
+                "--state names it, too"
+            )
         if not folder.is_dir():
             raise StoreError(f"{folder}: there is no such folder; paths.state names it")
         store = self._opened(path)
@@ -161,6 +231,11 @@ class Host:
             return None
         return report if self.clock.now() - report.at < _REPORT_LASTS else None
 
+    def silence(self) -> float | None:
+        """Give for how many seconds the sync process took no tick; None when that is not known."""
+        beaten = None if self.board is None else self.board.beaten
+        return None if beaten is None else max(self.clock.uptime() - beaten, 0.0)
+
     @cached_property
     def own(self) -> tuple[Network, ...]:
         """The host's own addresses."""
@@ -180,7 +255,7 @@ class Host:
             return None
         found = self.store.mode(self.clock.now())
         if found is not None and self.report() is None:
-            noted = self.store.state("mode")
+            noted = self.store.state("mode") if self.knows_settings else None
             return found if noted in {None, str(self.settings.mode)} else None
         return found
 
@@ -207,7 +282,8 @@ class Host:
         position = store.noted  # not what others wrote since, which may change no list
         board, report = self.board, self.report()
         if board is None:
-            return InForce(None, why_not="no Kamailio runs here; in force when one starts")
+            why_not = "no Kamailio runs here; in force when one starts"
+            return InForce(None, why_not=why_not, runs=False)
         if report is None:
             return InForce(None, why_not="no sync process runs; apiban doctor says more")
         other = self.other_store()
@@ -219,8 +295,12 @@ class Host:
             if board.position >= position:
                 return InForce(waited, board.generation)
             if waited >= at_most:
+                silence = self.silence() or 0.0
+                hangs = silence >= at_most
+                why = f": the sync process hangs, for {silence:.0f} s by now" if hangs else ""
                 return InForce(
-                    None, why_not=f"not published within {at_most:g} s; apiban doctor says more"
+                    None,
+                    why_not=f"not published within {at_most:g} s{why}; apiban doctor says more",
                 )
             time.sleep(_POLL)
 

@@ -20,6 +20,7 @@ _EXIT: Final = (
     ("1", "could not be done: one line on the standard error says why"),
     ("2", "the command line is wrong"),
     ("3", "apiban check: the address is banned"),
+    ("4", "stored, but not in force within 5 s in the Kamailio that runs here"),
     ("70", "a fault of this program"),
     ("130", "interrupted"),
 )
@@ -28,6 +29,7 @@ _FILES: Final = (
     ("/var/lib/apiban/store.db", "the store: bans, allow list, the feed's state"),
     ("/run/apiban/counters", "what each worker of the running Kamailio counted"),
     ("/run/apiban/sync.json", "what the sync process says of itself"),
+    ("/run/apiban/settings.json", "the last good settings, without keys"),
 )
 # click's mark of a paragraph whose lines are kept.
 _KEPT: Final = "\b\n"

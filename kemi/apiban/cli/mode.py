@@ -48,7 +48,7 @@ def mode(
             chosen,
             now=now,
             expires=force.or_null(ban_end(now, lasts)),
-            over=host.settings.mode,
+            over=host.settings.mode if host.knows_settings else None,
         )
         in_force = force.wait(host, store, waits=waits)
     override = host.override()
@@ -63,6 +63,7 @@ def mode(
                 "in_force": force.document(in_force),
             }
         )
+        force.end(in_force)
         return
     click.echo(_line(host.settings.mode, override, now))
     force.say(in_force)

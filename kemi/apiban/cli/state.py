@@ -42,6 +42,8 @@ class State:
     when the store cannot be read: ``store_error`` says why. ``first`` and
     ``last`` are looks at the board, None where no Kamailio runs; they are the same one where
     nobody waited, and then ``rates`` and ``behind``, the workers with an older list, are None.
+    ``silence`` is for how many seconds the sync process took no tick, None where that is not known;
+    ``mistake`` is one in the settings, while ``settings`` are others.
     """
 
     now: float
@@ -56,6 +58,8 @@ class State:
     last: Look | None
     rates: Rates | None = None
     behind: int | None = None
+    silence: float | None = None
+    mistake: str = ""
 
     @property
     def mode(self) -> Mode:
@@ -96,6 +100,8 @@ def gather(host: Host, first: Look | None) -> State:
         started=None if board is None else board.started,
         first=first,
         last=first,
+        silence=host.silence(),
+        mistake=host.mistake,
     )
 
 

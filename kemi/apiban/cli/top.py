@@ -99,7 +99,13 @@ class _View:
             _read_settings(host)
             state = gather(host, first)
         else:
-            state = replace(self._state, now=host.clock.now(), report=host.report(), first=first)
+            state = replace(
+                self._state,
+                now=host.clock.now(),
+                report=host.report(),
+                silence=host.silence(),
+                first=first,
+            )
         state = replace(state, last=seen, rates=None, behind=None)
         if seen is not None and first is not seen:
             state = state.then(seen, self._lag.behind(seen.generation, seen.slots))
@@ -149,12 +155,9 @@ class _View:
 
 def _read_settings(host: Host) -> None:
     """Read them anew; while they are bad those of before stay in force here as in Kamailio."""
-    old = host.settings
-    del host.settings
-    try:
-        _ = host.settings
-    except SettingsError:
-        host.settings = old
+    with suppress(SettingsError):
+        host.settings = host.load()
+        host.mistake = ""
 
 
 def _live(view: _View, interval: float, count: int | None) -> None:

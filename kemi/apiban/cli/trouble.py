@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from apiban.cli.host import SILENT
 from apiban.cli.look import Look
 from apiban.cli.show import ago, many, printable, span, until_when
 from apiban.cli.state import State, Stock
@@ -51,6 +52,9 @@ def _processes(state: State) -> Iterator[tuple[str, str]]:
         yield "no-kamailio", told
     if report is None:
         yield "no-sync", "no sync process runs: the list stays as it is"
+    elif state.silence is not None and state.silence >= SILENT:
+        silent = f"the sync process took no tick for {span(state.silence)}"
+        yield "sync-silent", f"{silent}: no change comes into force until Kamailio starts another"
 
 
 def _mode(state: State) -> Iterator[tuple[str, str]]:
@@ -86,6 +90,8 @@ def _store(state: State) -> Iterator[tuple[str, str]]:
         yield "store", f"the sync process: {report.store_error}"
     if report is not None and report.settings_error:
         yield "settings", f"the last good settings stay in force: {report.settings_error}"
+    elif state.mistake:
+        yield "settings", f"the settings have a mistake (apiban -t): {state.mistake}"
 
 
 def _list(state: State) -> Iterator[tuple[str, str]]:

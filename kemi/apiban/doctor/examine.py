@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from apiban.address import Family
+from apiban.clock import Clock
 from apiban.doctor import feed, folders, hook, kamailio, process, store, sync
 from apiban.doctor import settings as settings_checks
 from apiban.doctor.finding import Finding, fail, note
@@ -27,17 +28,18 @@ _COMMAND_WITHIN: Final = 5.0
 _AS_ROOT: Final = "run it as root"
 
 
-def examine(path: Path, settings: Settings, *, now: Callable[[], float]) -> Iterator[Finding]:
+def examine(path: Path, settings: Settings, *, clock: Clock) -> Iterator[Finding]:
     """Do every check on the node of these settings, which come from ``path``."""
-    return _Visit(path, settings, now).checks()
+    return _Visit(path, settings, clock).checks()
 
 
 class _Visit:
-    def __init__(self, path: Path, settings: Settings, now: Callable[[], float]) -> None:
+    def __init__(self, path: Path, settings: Settings, clock: Clock) -> None:
         self._path = path
         self._settings = settings
         self._store = settings.paths.state / "store.db"
-        self._now = now
+        self._now = clock.now
+        self._uptime = clock.uptime
         self._no_board = ""  # why there are no counters to look at, where there must be
         self._board = self._open_board()
 
@@ -148,11 +150,13 @@ class _Visit:
         command = process.command_line(holder) if holder else []
         yield sync.check_lock(holder, command, running=running)
         report = read_report(report_path(self._settings.paths.runtime))
+        beaten = None if self._board is None else self._board.beaten
         yield from sync.check_report(
             report,
             alive=report is not None and _runs(report.pid),
             running=running,
             now=self._now(),
+            silence=None if beaten is None else self._uptime() - beaten,
         )
 
     def _of_hook(self) -> Iterator[Finding]:

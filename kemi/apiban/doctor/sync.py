@@ -12,6 +12,8 @@ __all__ = ["check_lock", "check_report"]
 
 # It writes its report every minute at least.
 _FRESH: Final = 90.0
+# It takes a tick several times a second.
+_SILENT: Final = 10.0
 _RESTART = "restart Kamailio; its log says why the sync ended (event=sync-...)"
 _FEED: Final = {
     "no-key": ("no key is set", "set feed.key"),
@@ -41,9 +43,18 @@ def check_lock(holder: int | None, command: list[str], *, running: bool) -> Find
 
 
 def check_report(
-    report: SyncReport | None, *, alive: bool, running: bool, now: float
+    report: SyncReport | None,
+    *,
+    alive: bool,
+    running: bool,
+    now: float,
+    silence: float | None = None,
 ) -> Iterator[Finding]:
-    """Tell how the sync is. ``alive`` is whether the report's process is there."""
+    """Tell how the sync is.
+
+    ``alive`` is whether the report's process is there, ``silence`` for how many seconds it took no
+    tick of Kamailio's, None where that is not known.
+    """
     if report is None or not alive:
         if running:
             yield fail("sync", "no sync process runs", _RESTART)
@@ -54,11 +65,19 @@ def check_report(
     if not -_FRESH < age < _FRESH:
         yield fail("sync", f"process {report.pid} has said nothing for {age:,.0f} s", _RESTART)
         return
-    yield ok(
-        "sync",
-        f"process {report.pid}, {report.entries:,} entries, {report.budget_left} of"
-        f" {report.budget} requests left",
-    )
+    if silence is not None and silence >= _SILENT:
+        yield fail(
+            "sync",
+            f"the sync process hangs: it took no tick for {silence:,.0f} s, and no change comes "
+            "into force",
+            "Kamailio ends it after 30 s and starts another; if that does not help, restart it",
+        )
+    else:
+        yield ok(
+            "sync",
+            f"process {report.pid}, {report.entries:,} entries, {report.budget_left} of"
+            f" {report.budget} requests left",
+        )
     if report.store_error:
         yield fail("sync", f"the store fails: {report.store_error}", "see store and folders above")
     if report.settings_error:

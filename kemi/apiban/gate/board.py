@@ -38,6 +38,8 @@ WINDOW: Final = 9
 SWEPT: Final = 10
 # The number of the latest change in the store's journal that the published list knows.
 _AT_POSITION: Final = 11
+# When the sync process began its last tick, in milliseconds of uptime.
+_AT_BEAT: Final = 12
 _AT_SAID: Final = 4
 
 # Words of a slot. DROPPED counts the drops that a feed's bans caused, which are the hottest ones;
@@ -119,6 +121,15 @@ class Board(Shared):
         self.words[_AT_HANDLE] = handle
         self.words[GENERATION] = generation
         self.words[CHANGES] += 1
+
+    def beat(self, uptime: float) -> None:
+        """Say that the sync process is at work."""
+        self.words[_AT_BEAT] = int(uptime * 1000)
+
+    @property
+    def beaten(self) -> float | None:
+        """The uptime at which the sync process began its last tick; None before its first."""
+        return self.words[_AT_BEAT] / 1000 or None
 
     @property
     def memory_path(self) -> Path:

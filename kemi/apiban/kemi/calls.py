@@ -4,7 +4,8 @@ A call is known by the source that takes part in it and its Call-ID, from when i
 here. When the source is listed later, messages of just these calls still pass, for ``calls.grace``
 seconds from its first message on. Whatever else it sends is dropped: other Call-IDs, requests that
 are in no dialog, and a To-tag helps nobody whose call was not seen answered. A listed source can
-begin no call, so none is added to what it has.
+begin no call, and ``Outcomes`` adds none to what it has; a call that is known already, as when a
+re-INVITE of it is answered, is not noted again, so its party's grace never begins anew by it.
 
 Sources that are not listed are never looked up here, nor are listed ones that the gate has cached:
 a flood costs no more with it.
@@ -40,9 +41,10 @@ class Calls:
         self.grace = grace
 
     def remember(self, source: str, call: str) -> None:
-        """Note that a call of this source, by its Call-ID, was answered."""
-        if self.grace and source and call:
-            self._calls.put(f"{source} {call}")
+        """Note that a call of this source, by its Call-ID, was answered, unless that is known."""
+        known = f"{source} {call}"
+        if self.grace and source and call and self._calls.get(known) is None:
+            self._calls.put(known)
             self._callers.put(source, _NO_GRACE_YET)
 
     def knows(self, source: str) -> bool:

@@ -9,7 +9,7 @@ day.
 
 A source of which a phone registered within the last hour is an office, a home or a provider behind
 one address. What one handset there does wrong does not cut the others off: only many different
-failing users do.
+failing users do, and wrong numbers that it dials are none.
 
 What is counted is in memory that all workers share (``memory``); a fault or a race in counting
 costs one count.
@@ -133,9 +133,7 @@ class Detector:
         if not attempt.proof or stale:
             return
         if status == 404:
-            if attempt.method in _SEARCHED and not (
-                self.has_registered(attempt.source) or self._has_called(attempt.source)
-            ):
+            if attempt.method in _SEARCHED and not self._dials(attempt):
                 self._count_user(attempt)
         elif status in _REFUSED and attempt.with_credentials:
             if not self.has_registered(attempt.source):
@@ -160,6 +158,17 @@ class Detector:
 
     def _has_called(self, source: str) -> bool:
         return self._marks.get(f"called {source}", within=GOOD_FOR) is not None
+
+    def _dials(self, attempt: Attempt) -> bool:
+        """Tell whether the user is but a number that a good source called.
+
+        With credentials it is whose they are, and so one more for a handset that tries users.
+        """
+        return (
+            attempt.method == "INVITE"
+            and not attempt.with_credentials
+            and (self.has_registered(attempt.source) or self._has_called(attempt.source))
+        )
 
     # Counting ----------------------------------------------------------------------------------
 

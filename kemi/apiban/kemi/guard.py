@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from apiban.address import pack
 from apiban.clock import Clock
-from apiban.errors import ApibanError
+from apiban.errors import ApibanError, SettingsError
 from apiban.gate import DROP, PASS, Board, Front, Gate, Tally
 from apiban.gate.board import (
     CHANGES,
@@ -85,7 +85,8 @@ class Guard:
         """Take the process's parts.
 
         ``load`` maps the snapshot of a generation or raises SnapshotError; ``settings_changed``
-        is called when the node's settings are others; ``calls`` spares those of listed peers.
+        is called when the node's settings are others, and raises SettingsError when they are bad
+        again by now; ``calls`` spares those of listed peers.
         """
         self._ksr = ksr
         self._board = board
@@ -347,12 +348,17 @@ class Guard:
                 self._board.use(self._slot, generation)
             except ApibanError as error:
                 self.count_fault(error)
-        if self._board.words[SETTINGS] != self._settings_seen:
-            self._settings_seen = self._board.words[SETTINGS]
+        settings = self._board.words[SETTINGS]
+        if settings != self._settings_seen:
             try:
                 self._settings_changed()
+            except SettingsError:
+                # Edited since the sync process found them good, and it says what is wrong: the
+                # last good ones stay, and with the next change of anything they are read again.
+                return self._on_hit()
             except Exception as error:  # noqa: BLE001 - the last good settings stay
                 self.count_fault(error)
+            self._settings_seen = settings
         return self._on_hit()
 
     def _on_hit(self) -> tuple[int, int]:

@@ -32,6 +32,10 @@ _LONGEST_LINE: Final = 1000
 _LINES_A_TICK: Final = 20
 _LINES_KEPT: Final = 1000
 _NOTICES_KEPT: Final = 1000
+# A child that takes no tick for so long hangs: no list takes that long to compile.
+_SILENT: Final = 30.0
+# This process stood still itself, or the machine slept: the child may not have had a tick either.
+_STOOD_STILL: Final = 5.0
 
 Print = Callable[[Level, str], None]
 
@@ -54,6 +58,8 @@ class ChildKeeper:
 
     ``ended`` and ``output`` are the events that say that it ended, and what it printed that is no
     line of ours. ``notices`` gives lines for it that came since the last tick.
+    ``patience`` is for how many seconds the child may be silent, which is not to say on the board
+    that it took a tick: then it is killed. None is for a child that says nothing there.
     """
 
     def __init__(  # noqa: PLR0913 - the outside world comes in as arguments
@@ -68,6 +74,7 @@ class ChildKeeper:
         ended: str,
         output: str,
         notices: Callable[[], list[bytes]] = list,
+        patience: float | None = None,
     ) -> None:
         self._command = [*command, "--board", str(board.handle)]
         self._environ = dict(environ)
@@ -78,11 +85,16 @@ class ChildKeeper:
         self._ended_event = ended
         self._output_event = output
         self._notices = notices
+        self._patience = patience
         self._unsent: deque[bytes] = deque(maxlen=_NOTICES_KEPT)
         self._child: subprocess.Popen[bytes] | None = None
         self._rest = b""
         self._lines: deque[bytes] = deque(maxlen=_LINES_KEPT)
         self._started = 0.0
+        self._beaten: float | None = None  # what the board said of its last tick
+        self._silent_from = 0.0
+        self._ticked = 0.0
+        self._was_silent = False  # and was killed for that
         self._start_from = 0.0
         self._pause = _FIRST_PAUSE
 
@@ -99,6 +111,8 @@ class ChildKeeper:
             self._read(child)
             if child.poll() is not None:
                 self._ended(child)
+            else:
+                self._listen(child)
         self._print_some()
 
     @property
@@ -115,7 +129,8 @@ class ChildKeeper:
                     pipe.close()
 
     def _start(self) -> None:
-        self._started = self._clock.uptime()
+        self._started = self._silent_from = self._ticked = self._clock.uptime()
+        self._was_silent = False
         try:
             self._child = subprocess.Popen(
                 self._command,
@@ -154,6 +169,18 @@ class ChildKeeper:
         self._rest = self._rest[-_LONGEST_LINE:]
         self._lines.extend(lines)
 
+    def _listen(self, child: subprocess.Popen[bytes]) -> None:
+        """Kill a child that hangs: whatever holds it, the next one may do better."""
+        now, beaten = self._clock.uptime(), self._board.beaten
+        if beaten != self._beaten or now - self._ticked > _STOOD_STILL:
+            self._beaten, self._silent_from = beaten, now
+        self._ticked = now
+        if self._patience is None or self._was_silent:
+            return
+        if now - self._silent_from >= self._patience:
+            self._was_silent = True
+            child.kill()
+
     def _print_some(self) -> None:
         """Pass on a few lines a tick; more than the log can take are dropped at the old end."""
         for _ in range(min(len(self._lines), _LINES_A_TICK)):
@@ -179,7 +206,9 @@ class ChildKeeper:
             self._pause = _FIRST_PAUSE
         if child.returncode < 0:  # a signal ended it, so nothing is wrong with it
             self._pause = min(self._pause, _LONGEST_PAUSE_KILLED)
-        self._log(self._ended_event, status=child.returncode, next_try_in=self._longer_pause())
+        why = {"reason": "silent"} if self._was_silent else {}
+        pause = self._longer_pause()
+        self._log(self._ended_event, status=child.returncode, next_try_in=pause, **why)
 
     def _longer_pause(self) -> float:
         pause = self._pause
@@ -213,6 +242,7 @@ class Keeper(ChildKeeper):
             ended="sync-ended",
             output="sync-output",
             notices=notices,
+            patience=_SILENT,
         )
         self.summary_every = summary_every
         self._counts = board.total()

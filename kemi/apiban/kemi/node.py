@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from apiban import __version__
 from apiban.clock import Clock, SystemClock
-from apiban.errors import BoardError, SnapshotError
+from apiban.errors import BoardError, SettingsError, SnapshotError
 from apiban.gate import Board, Front, Gate, Hits, Sweeper, Tally
-from apiban.gate.board import SETTINGS
+from apiban.gate.board import CHANGES, SETTINGS
 from apiban.kemi.calls import Calls
 from apiban.kemi.edge import Edge
 from apiban.kemi.folders import Folders
@@ -139,6 +139,7 @@ class Node:
         if previous is not None:
             previous.keeper.stop()  # only the rtimer process has a child to stop
         self._settings_seen = self.board.words[SETTINGS]
+        self._changes_seen = -1
         snapshot = self.gate.snapshot
         self.log(
             "reload" if previous else "start",
@@ -155,10 +156,9 @@ class Node:
 
     def tick(self) -> None:
         """Do the rtimer's work; this process meets no packet, so new settings are read here."""
-        if self.board.words[SETTINGS] != self._settings_seen:
-            self._settings_seen = self.board.words[SETTINGS]
-            self._read_settings()
-            self.keeper.summary_every = self.settings.log.interval
+        if self.board.words[CHANGES] != self._changes_seen:
+            self._changes_seen = self.board.words[CHANGES]
+            self._keep_up()
         self.keeper.tick()
         self.sweeper.tick()
         self.metrics.tick()
@@ -303,11 +303,20 @@ class Node:
 
     # Settings ----------------------------------------------------------------------------------
 
+    def _keep_up(self) -> None:
+        """Do for this process what the guard does for one that meets packets."""
+        settings = self.board.words[SETTINGS]
+        if settings != self._settings_seen:
+            with contextlib.suppress(SettingsError):  # they are read again with the next change
+                self._read_settings()
+                self._settings_seen = settings
+                self.keeper.summary_every = self.settings.log.interval
+
     def _read_settings(self) -> None:
         """Take settings that the sync process found good.
 
         Raises:
-            ApibanError: they were changed again meanwhile, for the worse; the old ones stay.
+            SettingsError: they were changed again meanwhile, for the worse; the old ones stay.
 
         """
         new = load_settings(self._path, self._environ, must_exist=self._existed)

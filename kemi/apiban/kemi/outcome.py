@@ -95,7 +95,7 @@ class Outcomes:
         """Look at a reply from outside to an INVITE."""
         try:
             if self._calls.grace and self._status() // 100 == 2:
-                self._calls.remember(self._text("$si"), self._text("$ci"))
+                self._remember(self._text("$si"), self._text("$ci"))
         except Exception as error:  # noqa: BLE001 - the call goes on, learned from or not
             self._fault(error)
 
@@ -124,7 +124,7 @@ class Outcomes:
             if self._calls.grace:
                 call = self._text("$dlg(callid)")
                 for source in (caller, self._text("$si")):
-                    self._calls.remember(source, call)
+                    self._remember(source, call)
         except Exception as error:  # noqa: BLE001 - the call goes on, learned from or not
             self._fault(error)
 
@@ -148,12 +148,23 @@ class Outcomes:
             return
         attempt = Attempt.from_text(text)
         if status < 300:
-            if attempt.method == "INVITE":
-                self._calls.remember(attempt.source, self._text("$ci"))
+            if attempt.method == "INVITE" and self._calls.grace:
+                self._remember(attempt.source, self._text("$ci"))
             if attempt.method in _GOOD:
                 self._succeeded(attempt)
         elif self._detector.settings.enabled:
             self._refused(attempt, status)
+
+    def _remember(self, source: str, call: str) -> None:
+        """Note an answered call of a party; one whose messages are dropped by now gains none.
+
+        Else each answered re-INVITE of a call that is spared would begin its grace anew.
+        """
+        gate = self._gate
+        if gate.mode is Mode.ENFORCE and gate.is_banned(source):
+            gate.forget(source)  # not from here: a cached source has its calls spared no more
+            return
+        self._calls.remember(source, call)
 
     def _succeeded(self, attempt: Attempt) -> None:
         if self._detector.settings.enabled:

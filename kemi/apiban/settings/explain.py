@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from apiban.settings.load import read_settings
+from apiban.settings.load import build_settings, read_settings
 from apiban.settings.model import Mode, Settings, Upstream
 from apiban.settings.reading import Origin
 from apiban.settings.schema import SCHEMA
 from apiban.settings.secret import Secret
 
-__all__ = ["Explained", "explain_settings", "plain", "warnings"]
+__all__ = ["Explained", "explain_settings", "from_plain", "plain", "to_plain", "warnings"]
 
 Plain = str | int | float | bool | list[Any]
+
+# What others than the owner of the settings may know: no key, nor where one is.
+_OPEN: Final = tuple(one for one in SCHEMA if not one.name.endswith((".key", ".key_file")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,23 @@ def warnings(settings: Settings) -> tuple[str, ...]:
     if settings.feed.url.startswith("http:") and settings.feed.allow_http:
         said.append("feed.url: the key travels in clear text")
     return tuple(said)
+
+
+def to_plain(settings: Settings) -> dict[str, Plain]:
+    """Give settings as a JSON document, by their names; keys are left out."""
+    return {one.name: plain(attrgetter(one.name)(settings)) for one in _OPEN}
+
+
+def from_plain(document: Mapping[str, Any]) -> Settings:
+    """Make settings of such a document; what it lacks is the default, and so are the keys.
+
+    Raises:
+        ValueError: a value is none that is allowed.
+
+    """
+    values = {one.name: one.default for one in SCHEMA}
+    values |= {one.name: one.read(document[one.name]) for one in _OPEN if one.name in document}
+    return build_settings(values)
 
 
 def plain(value: object) -> Plain:

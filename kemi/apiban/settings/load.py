@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from apiban.settings.model import (
     AllowSettings,
@@ -21,13 +21,22 @@ from apiban.settings.model import (
 )
 from apiban.settings.reading import Reading
 from apiban.settings.schema import SCHEMA
+from apiban.settings.secret import Secret
 
-__all__ = ["DEFAULT_PATH", "load_settings", "read_settings", "settings_path"]
+__all__ = [
+    "DEFAULT_PATH",
+    "build_settings",
+    "load_settings",
+    "read_settings",
+    "salvage_settings",
+    "settings_path",
+]
 
 DEFAULT_PATH: Final = Path("/etc/apiban/apiban.toml")
 
 # kamcli's name for the key is taken beside ours.
 _KEY_VARIABLES: Final = ("APIBAN_KEY", "APIBANKEY")
+_SECRETS: Final = frozenset({"feed.key", "report.key"})
 _SECTIONS: Final = (
     "FEED",
     "ALLOW",
@@ -57,19 +66,34 @@ def load_settings(path: Path, environ: Mapping[str, str], *, must_exist: bool = 
         SettingsError: with one problem for each mistake, none of which holds the key.
 
     """
-    reading = read_settings(path, environ, must_exist=must_exist)
+    return build_settings(read_settings(path, environ, must_exist=must_exist).values)
+
+
+def salvage_settings(path: Path, environ: Mapping[str, str]) -> Settings:
+    """Give what is good of settings that have mistakes, without keys; the rest is the defaults."""
+    return build_settings(_reading(path, environ, must_exist=False).values)
+
+
+def build_settings(values: Mapping[str, Any]) -> Settings:
+    """Make settings of their values by name; what is no ``Secret`` is no key."""
+    keys = {name: values.get(name) for name in _SECRETS}
+    keys = {name: key if isinstance(key, Secret) else Secret() for name, key in keys.items()}
+    named: dict[str, dict[str, Any]] = {}
+    for name, value in {**values, **keys}.items():
+        section, _, bare = name.rpartition(".")
+        named.setdefault(section, {})[bare] = value
     return Settings(
-        mode=reading.values["mode"],
-        feed=FeedSettings(**reading.section("feed")),
-        allow=AllowSettings(**reading.section("allow")),
-        node=NodeSettings(**reading.section("node")),
-        edge=EdgeSettings(**reading.section("edge")),
-        calls=CallSettings(**reading.section("calls")),
-        detect=DetectSettings(**reading.section("detect")),
-        report=ReportSettings(**reading.section("report")),
-        htable=HtableSettings(**reading.section("htable")),
-        log=LogSettings(**reading.section("log")),
-        paths=PathSettings(**reading.section("paths")),
+        mode=named[""]["mode"],
+        feed=FeedSettings(**named["feed"]),
+        allow=AllowSettings(**named["allow"]),
+        node=NodeSettings(**named["node"]),
+        edge=EdgeSettings(**named["edge"]),
+        calls=CallSettings(**named["calls"]),
+        detect=DetectSettings(**named["detect"]),
+        report=ReportSettings(**named["report"]),
+        htable=HtableSettings(**named["htable"]),
+        log=LogSettings(**named["log"]),
+        paths=PathSettings(**named["paths"]),
     )
 
 
@@ -80,6 +104,13 @@ def read_settings(path: Path, environ: Mapping[str, str], *, must_exist: bool = 
         SettingsError
 
     """
+    reading = _reading(path, environ, must_exist=must_exist)
+    reading.finish()
+    return reading
+
+
+def _reading(path: Path, environ: Mapping[str, str], *, must_exist: bool) -> Reading:
+    """Read and check; the reading holds the problems."""
     reading = Reading(
         SCHEMA,
         path=path,
@@ -87,7 +118,7 @@ def read_settings(path: Path, environ: Mapping[str, str], *, must_exist: bool = 
         named_by="APIBAN_SETTINGS",
         variables=tuple(f"APIBAN_{name}_" for name in _SECTIONS),
         known=frozenset(),
-        secrets=frozenset({"feed.key", "report.key"}),
+        secrets=_SECRETS,
         docs="docs/settings.md",
         must_exist=must_exist,
     )
@@ -98,5 +129,4 @@ def read_settings(path: Path, environ: Mapping[str, str], *, must_exist: bool = 
         reading.check_ca_file(section)
     if reading.values["report.url"] and not reading.values["report.key"]:
         reading.problem("report.url: is set, and report.key is not: the feed would take no report")
-    reading.finish()
     return reading

@@ -181,7 +181,7 @@ class Reading:
             return tomllib.loads(raw.decode("utf-8")), readable_by_others(status)
         except FileNotFoundError:
             if self._environ.get(self._named_by):
-                self.problem(f"{self._named_by}: there is no file {self._path}")
+                self.problem(f"settings: there is no file {self._path}")
             elif must_exist:
                 self.problem(f"{self._path}: is gone")
         except OSError as error:

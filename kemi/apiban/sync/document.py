@@ -6,9 +6,11 @@ import contextlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["put_document"]
+__all__ = ["get_document", "put_document"]
+
+_LARGEST: Final = 1 << 18
 
 
 def put_document(path: Path, document: Any) -> None:
@@ -28,3 +30,15 @@ def put_document(path: Path, document: Any) -> None:
         with contextlib.suppress(OSError):
             scratch.unlink()
         raise
+
+
+def get_document(path: Path) -> Any:
+    """Read a document.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is none.
+
+    """
+    with path.open("rb") as file:
+        return json.loads(file.read(_LARGEST))

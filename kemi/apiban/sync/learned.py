@@ -15,6 +15,7 @@ from apiban.address import Network, parse_address
 from apiban.clock import Clock
 from apiban.errors import ApibanError
 from apiban.honeypot.records import Sighting
+from apiban.honeypot.tool import AGENTS
 from apiban.log import Log
 from apiban.notices import read_notice
 from apiban.settings.model import Settings
@@ -121,16 +122,21 @@ class Learned:
 
 
 def _sighting(network: Network, fields: dict[str, Any], *, at: float) -> Sighting:
-    method, user = str(fields["method"]), str(fields["user"])
+    method, user, agent = (str(fields[name]) for name in ("method", "user", "agent"))
     return Sighting(
         source=str(network),
         transport=fields["transport"],
         method=method if _METHOD.fullmatch(method) else "UNKNOWN",
-        tool=None,
-        user_agent=str(fields["agent"]) or None,
+        tool=_tool(agent),
+        user_agent=agent or None,
         dialled=None,
         users=(user,) if user else (),
         proof=fields["proof"],
         at=at,
         count=max(int(fields["count"]), 1),
     )
+
+
+def _tool(agent: str) -> str | None:
+    """Give the name that a honeypot gives a tool with this user agent."""
+    return next((name for text, name in AGENTS if re.search(text, agent, re.IGNORECASE)), None)

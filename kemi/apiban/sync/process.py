@@ -39,7 +39,7 @@ from apiban.sync.drift import Drift
 from apiban.sync.exchange import Exchange, ThreadExchange
 from apiban.sync.machine import Sync
 from apiban.sync.own import own_addresses
-from apiban.sync.report import SyncReport, report_path
+from apiban.sync.report import SyncReport, kept_path, report_path
 from apiban.sync.reporter import Reporter
 from apiban.sync.trusted import TrustedPeers
 from apiban.verdict.exempt import exemptions
@@ -118,6 +118,7 @@ class Process:
 
     def tick(self) -> None:
         """Do what is due; raise nothing that is foreseen."""
+        self._board.beat(self._clock.uptime())
         self._read_settings()
         settings = self._settings
         if settings is None:
@@ -159,6 +160,11 @@ class Process:
     def settings(self) -> Settings | None:
         """The settings that it works by; None until some are good."""
         return self._settings
+
+    @property
+    def has_lock(self) -> bool:
+        """Whether it is the one that syncs this store."""
+        return self._lock is not None
 
     @property
     def has_store(self) -> bool:
@@ -453,8 +459,10 @@ class Process:
         """Say where the sync stands, for the command line."""
         if not self._reporter.is_due():
             return
-        path = report_path(settings.paths.runtime)
+        runtime = settings.paths.runtime
+        path = report_path(runtime)
         if self._lock is not None or not self._reporter.other_reports(path):
+            self._reporter.keep(kept_path(runtime), settings)
             self._reporter.write(path, self._new_report(settings))
 
     def _new_report(self, settings: Settings) -> SyncReport:

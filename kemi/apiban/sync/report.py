@@ -2,16 +2,20 @@
 
 Written by that process alone, whole and by rename, at most once a second and when it changed. It
 holds no secret. The command line reads it; where it is missing or old, no sync runs.
+
+Beside it ``runtime/settings.json`` has the last good settings, without keys: an operator must be
+able to overrule also while the settings have a mistake.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
-from apiban.sync.document import put_document
+from apiban.settings.explain import from_plain, to_plain
+from apiban.settings.model import Settings
+from apiban.sync.document import get_document, put_document
 
 __all__ = [
     "HEALTHS",
@@ -20,6 +24,9 @@ __all__ = [
     "Health",
     "Pair",
     "SyncReport",
+    "keep_settings",
+    "kept_path",
+    "kept_settings",
     "read_report",
     "report_path",
     "write_report",
@@ -34,7 +41,6 @@ HELD_BACK: Final = ("growth-held", "too-long")
 Pair = Literal["feed-store", "store-list", "list-workers"]
 PAIRS: Final[tuple[Pair, ...]] = get_args(Pair)
 
-_LARGEST: Final = 1 << 16
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "int": (int,),
     "float": (int, float),
@@ -101,8 +107,7 @@ def write_report(path: Path, report: SyncReport) -> bool:
 def read_report(path: Path) -> SyncReport | None:
     """Read the report; None when there is none that this version can read."""
     try:
-        with path.open("rb") as file:
-            raw: Any = json.loads(file.read(_LARGEST))
+        raw = get_document(path)
         values = {field.name: raw[field.name] for field in fields(SyncReport)}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -112,3 +117,26 @@ def read_report(path: Path) -> SyncReport | None:
         for field in fields(SyncReport)
     )
     return SyncReport(**values) if good else None
+
+
+def kept_path(runtime: Path) -> Path:
+    """Give where the last good settings are."""
+    return runtime / "settings.json"
+
+
+def keep_settings(path: Path, settings: Settings) -> bool:
+    """Keep settings for who looks while later ones are bad; tell whether that could be done."""
+    try:
+        put_document(path, to_plain(settings))
+    except OSError:
+        return False
+    return True
+
+
+def kept_settings(path: Path) -> Settings | None:
+    """Give the last good settings; None when there are none that this version can read."""
+    try:
+        raw = get_document(path)
+        return from_plain(raw) if isinstance(raw, dict) else None
+    except (OSError, ValueError, RecursionError):
+        return None

@@ -1,4 +1,4 @@
-"""Writes the sync's report when it is due, and another one than before."""
+"""Writes the sync's report when it is due, and another one than before; keeps the settings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from apiban.clock import Clock
+from apiban.settings import Settings
 from apiban.store import Store
-from apiban.sync.report import SyncReport, read_report, write_report
+from apiban.sync.report import SyncReport, keep_settings, read_report, write_report
 
 __all__ = ["Reporter"]
 
@@ -24,6 +25,7 @@ class Reporter:
         self._clock = clock
         self._from = 0.0  # the uptime from which a report is due
         self._last: SyncReport | None = None
+        self._kept: Settings | None = None
         self._entries: dict[str, int] = {}
         self._counted_at = (-1, -1)
 
@@ -43,6 +45,11 @@ class Reporter:
             return
         if write_report(path, report):
             self._last = report
+
+    def keep(self, path: Path, settings: Settings) -> None:
+        """Keep the settings for others, when they are new or somebody took the file away."""
+        if (settings != self._kept or not path.exists()) and keep_settings(path, settings):
+            self._kept = settings
 
     @staticmethod
     def other_reports(path: Path) -> bool:

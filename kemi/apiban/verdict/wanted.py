@@ -28,8 +28,10 @@ class Refused:
 
 
 def by_reason(wanted: Iterable[Wanted]) -> Iterator[tuple[str, list[Network]]]:
-    """Put networks of the same reason together; of one named twice the last reason counts."""
-    reasons = {one.network: one.reason for one in wanted}
+    """Put networks of the same reason together; of one named twice the first reason counts."""
+    reasons: dict[Network, str] = {}
+    for one in wanted:
+        reasons[one.network] = reasons.get(one.network) or one.reason
     groups: dict[str, list[Network]] = {}
     for network, reason in reasons.items():
         groups.setdefault(reason, []).append(network)

@@ -103,6 +103,19 @@ def test_call_after_it_was_let_off_has_grace_again(worker: _Worker) -> None:
     assert worker.passes(message("two@a"))
 
 
+def test_call_that_is_known_begins_no_grace_again(worker: _Worker) -> None:
+    """As when a re-INVITE of it is answered, listed or let off for a while."""
+    assert worker.passes(message())
+    for _ in range(2):
+        worker.clock.tick(15)
+        worker.calls.remember(LISTED, CALL)
+    assert worker.drops(LISTED, message())
+    worker.publish()
+    worker.calls.remember(LISTED, CALL)
+    worker.publish(LISTED)
+    assert worker.drops(LISTED, message())
+
+
 def test_verdicts_of_it_are_cached_nowhere(worker: _Worker) -> None:
     """Neither by the worker nor in front of it, whichever way each message went."""
     for _ in range(4):

@@ -164,6 +164,15 @@ def test_who_calls_with_success_may_dial_wrong_numbers(method: str) -> None:
     assert not detector.told
 
 
+def test_wrong_numbers_dialled_with_credentials_are_one_user() -> None:
+    """Whose they are; that of a phone which registered is none."""
+    detector = _Detector(users=2)
+    detector.succeeded(replace(BAD, user="good"))
+    detector.refuses(8, replace(BAD, method="INVITE", user="good"), 404)
+    detector.refuses(8, replace(BAD, method="INVITE", user="another"), 404)
+    assert not detector.told
+
+
 # One address, many phones ----------------------------------------------------------------------
 
 
@@ -183,6 +192,21 @@ def test_many_failing_users_cut_an_office_off() -> None:
     detector.succeeded(replace(BAD, user="good"))
     for user in ("a", "b", "good", "c"):
         detector.refuses(1, replace(BAD, user=user))
+    assert detector.rules == [("192.0.2.1", "users", 3)]
+
+
+@pytest.mark.parametrize(
+    ("method", "with_credentials"),
+    [("REGISTER", True), ("INVITE", True), ("OPTIONS", True), ("REGISTER", False)],
+)
+def test_many_unknown_users_cut_an_office_off(method: str, *, with_credentials: bool) -> None:
+    """A server that says 404 of them instead of 403, and phones whose calls are answered."""
+    detector = _Detector()
+    for good in ("REGISTER", "INVITE"):
+        detector.succeeded(replace(BAD, method=good, user="good"))
+    trying = replace(BAD, method=method, with_credentials=with_credentials)
+    for user in ("a", "b", "good", "c"):
+        detector.refuses(1, replace(trying, user=user), 404)
     assert detector.rules == [("192.0.2.1", "users", 3)]
 
 

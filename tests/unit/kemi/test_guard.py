@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 from apiban.errors import SettingsError
 from apiban.kemi import DROP, PASS
@@ -397,18 +399,40 @@ def test_settings_are_read_once_when_they_are_others() -> None:
     assert worker.settings_read == 1
 
 
-def test_settings_that_cannot_be_read_keep_the_last_ones() -> None:
+def _fails_with(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def test_settings_that_cannot_be_taken_keep_the_last_ones() -> None:
     """It is a fault, said once; drops go on."""
     worker = Worker(LISTED)
-
-    def fail() -> None:
-        raise SettingsError(("mode = x: must be another",))
-
-    worker.read_settings = fail
+    worker.read_settings = _fails_with(RuntimeError("a fault of ours"))
     worker.board.announce_settings()
+    for _ in range(2):
+        worker.publish(LISTED)
+        assert all(worker.drops(LISTED) for _ in range(5))
+    assert worker.counts == (10, 0, 0, 1)
+
+
+def test_settings_that_are_bad_by_now_are_no_fault() -> None:
+    """Edited since they were found good: they are read again with the next change of anything."""
+    worker = Worker(LISTED)
+    worker.read_settings = _fails_with(SettingsError(("mode = x: must be another",)))
+    worker.board.announce_settings()
+    assert all(worker.drops(LISTED) for _ in range(5))
+    assert worker.settings_read == 1
     worker.publish(LISTED)
     assert all(worker.drops(LISTED) for _ in range(5))
-    assert worker.counts == (5, 0, 0, 1)
+    worker.read_settings = lambda: None
+    for _ in range(2):
+        worker.publish(LISTED)
+        assert worker.drops(LISTED)
+    assert worker.settings_read == 3
+    assert worker.counts == (12, 0, 0, 0)
+    assert "fault" not in worker.log.names()
 
 
 def test_settings_are_read_though_no_new_list_comes() -> None:

@@ -442,6 +442,25 @@ def test_tick_takes_changed_settings_too(host: _Host) -> None:
     assert node.keeper.summary_every == 5.0
 
 
+@pytest.mark.parametrize("rank", [1, -1])
+def test_settings_that_are_bad_by_now_are_taken_when_they_are_good(host: _Host, rank: int) -> None:
+    """Edited good, then bad, within a moment: the old ones stay, and it is no fault."""
+    node = host.start(rank=rank, clock=ManualClock())
+    node.keeper.tick = lambda: None  # type: ignore[method-assign]
+    look = node.guard.keep_up if rank == 1 else node.tick
+    host.write("log.interval = -5")
+    node.board.announce_settings()
+    for _ in range(3):
+        look()
+    assert node.settings.log.interval == 60.0
+    host.write("log.interval = 5")
+    host.publish(node, LISTED, generation=1)
+    look()
+    assert node.settings.log.interval == 5.0
+    assert node.board.total().faults == 0
+    assert "fault" not in host.events()
+
+
 def test_clock_is_the_one_given(host: _Host) -> None:
     """The gate's expiry goes by the node's clock as all else does."""
     write_snapshot(durable_path(host.state), only(LISTED, generation=7))

@@ -163,6 +163,54 @@ def test_native_dialog_names_both_parties() -> None:
     assert learner.calls.knows("192.0.2.9")
 
 
+def _is_answered(learner: _Learner, way: str, source: str, call: str) -> None:
+    """Let an INVITE be answered, in one of the ways in which a party of a call is learned."""
+    if way == "caller":
+        learner.request("INVITE", source)
+        learner.reply(200, **{"$ci": call})
+    elif way == "callee":
+        learner.ksr.variables = {"$rs": 200, "$si": source, "$ci": call}
+        learner.outcomes.answered_outside()
+    else:
+        learner.ksr.variables = {"$dlg(callid)": call, "$si": "192.0.2.9"}
+        learner.outcomes.answered(source)
+    assert not learner.faults
+
+
+@pytest.mark.parametrize("call", ["call-1", "call-2"])
+@pytest.mark.parametrize("way", ["caller", "callee", "native"])
+def test_listed_party_gains_neither_calls_nor_time(way: str, call: str) -> None:
+    """However often a re-INVITE of its call, or of another, is answered."""
+    learner = _Learner(grace=30.0)
+    _is_answered(learner, way, UNLISTED, "call-1")
+    learner.worker.publish(UNLISTED)
+    learner.worker.guard.keep_up()
+    assert learner.calls.knows(UNLISTED)
+    for _ in range(5):
+        learner.clock.tick(6)
+        _is_answered(learner, way, UNLISTED, call)
+        assert UNLISTED not in learner.worker.gate.listed  # its call is spared as before
+    assert not learner.calls.knows(UNLISTED)
+    learner.ksr.variables = {"$ci": call, "$tt": "1"}
+    assert learner.calls.spares(UNLISTED, "$si") is (call == "call-1")
+
+
+@pytest.mark.parametrize("way", ["caller", "callee", "native"])
+def test_party_that_moved_is_remembered_at_its_new_address(way: str) -> None:
+    """By a re-INVITE from there, though the call is known of its old one."""
+    learner = _Learner(grace=30.0)
+    for source in (UNLISTED, "192.0.2.50"):
+        _is_answered(learner, way, source, "call-1")
+        assert learner.calls.knows(source)
+
+
+def test_calls_of_shadow_are_spared_by_enforce() -> None:
+    """There a listed source may begin calls: none of its messages is dropped."""
+    learner = _Learner(grace=30.0, mode=Mode.SHADOW)
+    _is_answered(learner, "caller", LISTED, "call-1")
+    assert learner.calls.knows(LISTED)
+
+
 # Shadow ----------------------------------------------------------------------------------------
 
 

@@ -130,6 +130,17 @@ def test_detected_source_is_banned_said_and_reported(taker: _Taker, rule: str, r
     assert (sighting.method, sighting.at) == ("REGISTER", taker.clock.now())
 
 
+@pytest.mark.parametrize(
+    ("agent", "tool"),
+    [("SIPVicious", "sipvicious"), ("My Friendly-Scanner", "sipvicious"), ("x", None), ("", None)],
+)
+def test_sighting_names_its_tool(taker: _Taker, agent: str, tool: str | None) -> None:
+    """By the user agent, as a honeypot names it."""
+    taker.take("detected", **{**DETECTED, "agent": agent})
+    (sighting,) = taker.made[0].added
+    assert (sighting.tool, sighting.user_agent) == (tool, agent or None)
+
+
 @pytest.mark.parametrize("why", ["the allow list", StoreError("the disk is full")])
 def test_source_that_is_not_banned_is_not_reported(taker: _Taker, why: str | Exception) -> None:
     """It is said why not."""
