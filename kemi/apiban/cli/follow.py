@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from apiban.cli.show import ago, many, span
+from apiban.store import FEED_SOURCE, Store
 from apiban.sync.report import SyncReport
 
-__all__ = ["Standing", "Walk", "pause_of", "what_ails"]
+__all__ = ["Outcome", "Standing", "Walk", "pause_of", "what_ails"]
 
 _NO_ANSWER: Final = 15.0  # a tick of the sync comes five times a second
 _TROUBLE: Final = ("no-key", "outage", "invalid", "unauthorized", "rate-limited")
@@ -27,11 +28,43 @@ class Standing:
     total: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is known of the list when a walk is at its end. Times are in seconds since 1970."""
+
+    entries: int
+    complete_at: float | None
+    pass_ended: float | None
+    held: int
+
+    @classmethod
+    def reported(cls, report: SyncReport) -> Outcome:
+        """Give what the process that syncs says."""
+        return cls(report.entries, report.complete_at, report.pass_ended, report.held)
+
+    @classmethod
+    def stored(cls, store: Store, identity: str) -> Outcome:
+        """Give what a process stored that ended."""
+        state = store.feed(FEED_SOURCE, identity)
+        return cls(store.count(FEED_SOURCE), state.complete_at, state.pass_ended, state.held)
+
+    def answers(self, asked: float, *, full: bool) -> bool:
+        """Tell whether the list, or with ``full`` a pass, was complete since it was asked for."""
+        ended = self.pass_ended if full else self.complete_at
+        return ended is not None and ended >= asked
+
+    def __str__(self) -> str:
+        text = f"the list is complete: {many(self.entries, 'address', 'addresses')}"
+        held = "; a pass is held back: apiban feed hold show says more" if self.held else ""
+        return text + held
+
+
 class Walk:
     """A walk that was asked for at ``asked``, in seconds since 1970; ``full``: from the start.
 
     ``length`` is the list's so far, where one is known; ``before`` is the report before that;
-    ``own`` tells that this command is the sync process itself.
+    ``own`` tells that this command is the sync process itself. ``begun`` is when it was put to who
+    syncs now, if that is another one than first.
     """
 
     def __init__(
@@ -42,9 +75,11 @@ class Walk:
         length: int | None,
         before: SyncReport | None = None,
         own: bool = False,
+        begun: float | None = None,
     ) -> None:
         self._full = full
         self._asked = asked
+        self._begun = asked if begun is None else begun
         self._length = length
         self._own = own
         self._was_well = before is None or before.feed not in _TROUBLE
@@ -60,9 +95,9 @@ class Walk:
         trouble = self._trouble(report, now) if report.at >= self._taken else ""
         if trouble:
             return Standing("failed", trouble)
-        ended = report.pass_ended if self._full else report.complete_at
-        if ended is not None and ended >= self._asked:
-            return Standing("done", _complete(report))
+        outcome = Outcome.reported(report)
+        if outcome.answers(self._asked, full=self._full):
+            return Standing("done", str(outcome))
         wait = (report.next_request_at or now) - now
         if report.budget_left == 0 and wait > 0:
             rule = f"{report.budget} requests in {span(report.window)}"
@@ -76,7 +111,7 @@ class Walk:
         return Standing("working", text, report.pass_seen, self._length)
 
     def _not_yet(self, now: float) -> Standing:
-        if now - (self._taken or self._asked) < _NO_ANSWER:
+        if now - (self._taken or self._begun) < _NO_ANSWER:
             own = "no sync process runs: this command is it"
             return Standing("waiting", own if self._own else "waiting for the sync process")
         return Standing("failed", "the sync process does not answer; apiban doctor says more")
@@ -119,9 +154,3 @@ def what_ails(report: SyncReport) -> str:
         return "no key is set (feed.key, or APIBAN_KEY); the last list stays in force"
     why = f": {report.error}" if report.error else ""
     return f"the feed: {report.feed}{why}; the last list stays in force"
-
-
-def _complete(report: SyncReport) -> str:
-    text = f"the list is complete: {many(report.entries, 'address', 'addresses')}"
-    held = "; a pass is held back: apiban feed hold show says more" if report.held else ""
-    return text + held

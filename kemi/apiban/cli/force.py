@@ -13,7 +13,16 @@ from apiban.cli.show import until_when
 from apiban.snapshot.format import FOREVER
 from apiban.store import Store
 
-__all__ = ["NOT_IN_FORCE", "document", "end", "how_long", "or_null", "outcome_options", "say", "wait"]
+__all__ = [
+    "NOT_IN_FORCE",
+    "document",
+    "end",
+    "how_long",
+    "or_null",
+    "outcome_options",
+    "say",
+    "wait",
+]
 
 # The status of a change that is stored, and that the Kamailio that runs here does not have yet.
 NOT_IN_FORCE: Final = 4

@@ -16,6 +16,7 @@ from typing import Final
 import click
 
 from apiban.address import Network
+from apiban.cli.show import printable
 from apiban.clock import Clock, SystemClock
 from apiban.errors import ApibanError, BoardError, SettingsError, StoreError
 from apiban.gate.board import Board
@@ -122,7 +123,8 @@ class Host:
         known = "the last good settings are used"
         if self._kept is None:
             known = "the last good ones are not known: --state and --runtime name the folders"
-        click.echo(f"apiban: {printable(problems[0])}{more}; apiban -t lists them; {known}", err=True)
+        said = f"{printable(problems[0])}{more}; apiban -t lists them; {known}"
+        click.echo(f"apiban: {said}", err=True)
         return found
 
     def _in_folders(self, settings: Settings) -> Settings:

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from apiban.cli import force
-from apiban.cli.follow import Standing, Walk, pause_of
+from apiban.cli.follow import Outcome, Standing, Walk, pause_of
 from apiban.cli.host import Host, InForce, pass_host
 from apiban.cli.show import console, printable, terminal, write_json
 from apiban.cli.syncer import Syncer, somebody_syncs
@@ -36,32 +36,66 @@ def sync(host: Host, /, *, full: bool, at_once: bool, waits: bool, as_json: bool
 
     The running sync process does it; where none runs, this command is that process for a while.
     """
-    store = host.store_to_write()
-    began = time.monotonic()
     running = somebody_syncs(host.settings.paths.state)
-    if not running and not host.settings.feed.key:  # who runs may have a key that we have not
-        raise ApibanError("no key is set (feed.key, or APIBAN_KEY): the feed answers nobody")
+    if not running:
+        _must_be_able(host)
     if not running and not waits:
         raise ApibanError("no sync process runs: without --no-wait this command is it")
+    store = host.store_to_write()
+    began = time.monotonic()
     if running:
-        before = host.report()
-        _let_rest(before, host.clock.now(), at_once=at_once)
-        number, asked = _ask(host, store, full=full)
-        if not waits:
-            _say_asked(as_json=as_json)
-            return
-        walk = Walk(full=full, asked=asked, length=_length(host, store), before=before)
-        standing, report = _watch_it(host, store, walk, number, as_json=as_json)
-    else:
-        standing, report = _be_it(host, store, full=full, as_json=as_json)
-    if standing.state == "failed" or report is None:
-        raise ApibanError(standing.text)
+        _let_rest(host.report(), host.clock.now(), at_once=at_once)
+    if not waits:
+        _ask(host, store, full=full)
+        _say_asked(as_json=as_json)
+        return
+    outcome, running = _see_to_it(host, store, full=full, as_json=as_json)
     in_force = host.wait_in_force(store) if running else None
     if as_json:
-        write_json(_document(report, in_force, time.monotonic() - began, asked=running))
+        write_json(_document(outcome, in_force, time.monotonic() - began, asked=running))
+        force.end(in_force)
         return
-    click.echo(printable(standing.text))
+    click.echo(printable(str(outcome)))
     force.say(in_force)
+
+
+def _must_be_able(host: Host) -> None:
+    """Make sure that this command can be the sync process; who runs may have another key.
+
+    Raises:
+        SettingsError: the settings have a mistake.
+        ApibanError: there is no key.
+
+    """
+    if not host.load().feed.key:
+        raise ApibanError("no key is set (feed.key, or APIBAN_KEY): the feed answers nobody")
+
+
+def _see_to_it(host: Host, store: Store, *, full: bool, as_json: bool) -> tuple[Outcome, bool]:
+    """Have it done by who syncs, or do it; tell whether it was the former.
+
+    Both may change meanwhile: another ``apiban sync`` ends, or was quicker to take the lock.
+
+    Raises:
+        ApibanError: it cannot be done.
+
+    """
+    asked = host.clock.now()
+    while True:
+        running = somebody_syncs(host.settings.paths.state)
+        if running:
+            standing, report = _watch_it(host, store, full=full, asked=asked, as_json=as_json)
+        else:
+            _must_be_able(host)
+            standing, report = _be_it(host, store, full=full, asked=asked, as_json=as_json)
+        if standing is None:
+            stored = Outcome.stored(store, host.settings.feed.identity)
+            if stored.answers(asked, full=full):
+                return stored, running
+        elif standing.state == "failed" or report is None:
+            raise ApibanError(standing.text)
+        else:
+            return Outcome.reported(report), running
 
 
 def _let_rest(before: SyncReport | None, now: float, *, at_once: bool) -> None:
@@ -94,27 +128,47 @@ def _length(host: Host, store: Store) -> int | None:
 
 
 def _watch_it(
-    host: Host, store: Store, walk: Walk, number: int, *, as_json: bool
-) -> tuple[Standing, SyncReport | None]:
-    """Wait until the running sync process has done it."""
+    host: Host, store: Store, *, full: bool, asked: float, as_json: bool
+) -> tuple[Standing | None, SyncReport | None]:
+    """Wait until the running sync process has done it; no standing: it ended.
+
+    That of a Kamailio is waited for: it starts again.
+    """
+    number, begun = _ask(host, store, full=full)
+    walk = Walk(
+        full=full,
+        asked=asked,
+        length=_length(host, store),
+        before=host.report(),
+        begun=begun,
+    )
     try:
         with _shown(as_json=as_json) as show:
-            return _follow(host, walk, lambda: store.task_taken(number), host.report, show)
+            return _follow(
+                host,
+                walk,
+                lambda: store.task_taken(number),
+                host.report,
+                show,
+                goes_on=lambda: (
+                    host.board is not None or somebody_syncs(host.settings.paths.state)
+                ),
+            )
     except KeyboardInterrupt:
         click.echo("apiban: the sync process goes on; apiban status shows how", err=True)
         raise
 
 
 def _be_it(
-    host: Host, store: Store, *, full: bool, as_json: bool
-) -> tuple[Standing, SyncReport | None]:
-    """Sync in this process until the walk is complete."""
+    host: Host, store: Store, *, full: bool, asked: float, as_json: bool
+) -> tuple[Standing | None, SyncReport | None]:
+    """Sync in this process until the walk is complete; no standing: another one was quicker."""
     syncer = Syncer(host)
     try:
-        number, asked = _ask(host, store, full=full)
-        walk = Walk(full=full, asked=asked, length=_length(host, store), own=True)
+        number, begun = _ask(host, store, full=full)
+        walk = Walk(full=full, asked=asked, length=_length(host, store), own=True, begun=begun)
         with _shown(as_json=as_json) as show:
-            show(walk.look(None, taken=False, now=asked))
+            show(walk.look(None, taken=False, now=begun))
             return _follow(
                 host,
                 walk,
@@ -122,6 +176,9 @@ def _be_it(
                 syncer.report,
                 show,
                 tick=syncer.tick,
+                goes_on=lambda: (
+                    syncer.has_lock or not somebody_syncs(host.settings.paths.state)
+                ),
             )
     finally:
         syncer.close()
@@ -134,15 +191,18 @@ def _follow(  # noqa: PLR0913 - what it looks at, and where it shows it
     report: Callable[[], SyncReport | None],
     show: Show,
     *,
+    goes_on: Callable[[], bool],
     tick: Callable[[], None] = lambda: None,
-) -> tuple[Standing, SyncReport | None]:
-    """Look until the walk is at its end, or cannot come to it."""
+) -> tuple[Standing | None, SyncReport | None]:
+    """Look until the walk is at its end, or cannot come to it; no standing: nobody goes on."""
     while True:
         tick()
         latest = report()
         standing = walk.look(latest, taken=taken(), now=host.clock.now())
         if standing.state in ("done", "failed"):
             return standing, latest
+        if not goes_on():
+            return None, None
         show(standing)
         _pause()
 
@@ -200,16 +260,16 @@ def _say_asked(*, as_json: bool) -> None:
 
 
 def _document(
-    report: SyncReport | None, in_force: InForce | None, seconds: float | None, *, asked: bool
+    outcome: Outcome | None, in_force: InForce | None, seconds: float | None, *, asked: bool
 ) -> dict[str, object]:
     """Give it for machines; ``asked`` tells that the running sync process did it, or shall."""
     return {
-        "complete": report is not None,
+        "complete": outcome is not None,
         "asked": asked,
-        "entries": report and report.entries,
-        "complete_at": report and report.complete_at,
-        "pass_ended": report and report.pass_ended,
-        "pass_held": report and report.held > 0,
+        "entries": outcome and outcome.entries,
+        "complete_at": outcome and outcome.complete_at,
+        "pass_ended": outcome and outcome.pass_ended,
+        "pass_held": outcome and outcome.held > 0,
         "seconds": seconds,
         "in_force": force.document(in_force),
     }

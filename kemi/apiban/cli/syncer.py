@@ -79,6 +79,11 @@ class Syncer:
         """Do what is due."""
         self._process.tick()
 
+    @property
+    def has_lock(self) -> bool:
+        """Whether it is the sync process: another one may have been quicker."""
+        return self._process.has_lock
+
     def report(self) -> SyncReport | None:
         """Give the report of this process, once it wrote one."""
         report = read_report(self._report)

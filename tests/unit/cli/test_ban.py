@@ -291,3 +291,10 @@ def test_what_others_call_an_exempt_address_is_escaped(node: NodeOnHost) -> None
         done = node.run(verb, "198.51.100.7")
         assert "\\x1b[2Jtrunk" in done.out + done.err
         assert "\x1b" not in done.out + done.err
+
+
+def test_address_that_is_named_twice_keeps_its_reason(node: NodeOnHost) -> None:
+    """The first that is not empty."""
+    listed = "198.51.100.7\n198.51.100.7 scans\n198.51.100.7 floods\n198.51.100.7\n"
+    assert node.run("ban", "-", given=listed).status == 0
+    assert [one.reason for one in _bans(node).values()] == ["scans"]

@@ -174,3 +174,14 @@ def test_counters_that_are_closed_to_us(node: NodeOnHost, monkeypatch: pytest.Mo
     (told,) = [one for one in done.json["findings"] if one["check"] == "Kamailio"]
     assert (told["level"], "Permission denied" in told["what"]) == ("fail", True)
     assert {"settings", "store", "version", "feed"} <= levels(done).keys()
+
+
+def test_sync_process_that_hangs(node: NodeOnHost) -> None:
+    """It is told by its word on the board."""
+    node.write_settings(feed=NO_FEED)
+    board = node.kamailio_starts(1)
+    node.sync_reports()
+    board.beat(node.clock.uptime())
+    assert levels(node.run("doctor", "--json"))["sync"] == ["ok"]
+    node.clock.tick(30)
+    assert levels(node.run("doctor", "--json"))["sync"] == ["fail"]

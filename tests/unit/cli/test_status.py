@@ -381,3 +381,17 @@ def test_mode_though_the_store_cannot_be_written(
     told = document(running)
     assert told["list"]["entries"] is None
     assert told["mode"]["mode"] == "off"
+
+
+def test_sync_process_that_hangs_is_told(running: NodeOnHost) -> None:
+    """Its report may be a minute old when all is well; its ticks may not."""
+    board = running.board
+    assert board is not None
+    assert "sync-silent" not in warnings(running)  # it says nothing on the board yet
+    board.beat(running.clock.uptime())
+    running.clock.tick(9)
+    assert "sync-silent" not in warnings(running)
+    running.clock.tick(3)
+    assert "took no tick for 12 s" in warnings(running)["sync-silent"]
+    board.beat(running.clock.uptime())
+    assert "sync-silent" not in warnings(running)

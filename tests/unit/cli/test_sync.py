@@ -1,5 +1,9 @@
 import fcntl
+import json
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -319,3 +323,58 @@ def test_key_of_the_process_that_syncs_is_enough(
         done = node.run("sync", "--no-wait")
         assert done.status == 0
         assert "asked" in done.out
+
+
+# Beside another one ----------------------------------------------------------------------------
+
+
+def _start() -> subprocess.Popen[str]:
+    """Start the command in a process of its own; the settings are in the environment."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "apiban.cli", "sync", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_two_at_once(node: NodeOnHost, api: Api, *, together: bool) -> None:
+    """The second goes on where the first ends, whether it came a moment later or with it."""
+    api.delay = 0.8
+    began = time.monotonic()
+    first = _start()
+    try:
+        if not together:
+            wait_for(lambda: api.requests, "the first one's request")
+        second = _start()
+        try:
+            said = [one.communicate(timeout=30) for one in (first, second)]
+        finally:
+            second.kill()
+    finally:
+        first.kill()
+    assert [first.returncode, second.returncode] == [0, 0], said
+    assert [json.loads(out)["entries"] for out, _ in said] == [100, 100]
+    assert time.monotonic() - began < 14
+    with (node.state / "sync.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_goes_on_when_the_other_one_was_killed(node: NodeOnHost, api: Api) -> None:
+    """Its lock is free then, and nothing else tells."""
+    api.delay = 30
+    first = _start()
+    try:
+        wait_for(lambda: api.requests, "the first one's request")
+        second = _start()
+        wait_for(node.store.open_tasks, "the second one's task")
+        api.delay = 0
+        first.kill()
+        out, err = second.communicate(timeout=30)
+    finally:
+        for one in (first, second):
+            one.kill()
+            one.communicate()
+    assert second.returncode == 0, err
+    assert json.loads(out)["asked"] is False

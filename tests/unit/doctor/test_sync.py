@@ -59,6 +59,16 @@ def test_report(changes: dict[str, Any], levels: list[str], word: str) -> None:
     assert word in found[-1].what
 
 
+@pytest.mark.parametrize(
+    ("silence", "level"), [(None, "ok"), (0.0, "ok"), (9.9, "ok"), (10.0, "fail")]
+)
+def test_sync_that_takes_no_tick(silence: float | None, level: str) -> None:
+    """It hangs, however fresh its report is."""
+    (finding,) = check_report(report(), alive=True, running=True, now=NOW, silence=silence)
+    assert finding.level == level
+    assert ("hangs" in finding.what) is (level == "fail")
+
+
 @pytest.mark.parametrize(("running", "level"), [(True, "fail"), (False, "note")])
 @pytest.mark.parametrize("said", [None, report()])
 def test_sync_that_is_gone(said: SyncReport | None, running: bool, level: str) -> None:  # noqa: FBT001

@@ -316,3 +316,12 @@ def test_sources_that_share_a_word_are_told_apart(board: Board) -> None:
     assert _say(board, 1)
     assert _say(board, 1 + 4096)
     assert not _say(board, 1 + 4096)
+
+
+def test_beat_of_the_sync_process(board: Board) -> None:
+    """None before the first; it stands in the way of no other word."""
+    assert board.beaten is None
+    board.announce(7, position=9)
+    board.beat(1234.5678)
+    assert board.beaten == 1234.567
+    assert (board.generation, board.position) == (7, 9)

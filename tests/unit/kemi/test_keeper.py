@@ -1,11 +1,12 @@
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 from apiban.gate import Board
 from apiban.gate.board import DROPPED, FAULTS, PASSED
-from apiban.kemi.keeper import Keeper
+from apiban.kemi.keeper import ChildKeeper, Keeper
 from apiban.log import Level
 
 from tests.support.clock import ManualClock
@@ -251,6 +252,92 @@ def test_stop_without_a_child_is_nothing(keep: Make) -> None:
     kept = keep(_ECHO)
     kept.keeper.stop()
     kept.keeper.stop()
+
+
+# A child that hangs ------------------------------------------------------------------------------
+
+_HANGS = "import time\ntime.sleep(60)"
+
+
+def _seconds(kept: _Kept, seconds: int, each: Callable[[], object] = lambda: None) -> None:
+    """Tick once a second for a while."""
+    for _ in range(seconds):
+        kept.clock.tick(1)
+        each()
+        kept.keeper.tick()
+
+
+def test_child_that_is_silent_is_killed_and_started_again(keep: Make) -> None:
+    """After half a minute of ticks, with one line that says so."""
+    kept = keep(_HANGS)
+    kept.keeper.tick()
+    first = kept.keeper.pid
+    _seconds(kept, 29)
+    assert kept.keeper.pid == first
+    assert kept.log.names() == []
+    _seconds(kept, 1)
+    kept.until(lambda: kept.keeper.pid is None)
+    said = {"status": -9, "next_try_in": 0.5, "reason": "silent"}
+    assert kept.log.fields("sync-ended") == [said]
+    _seconds(kept, 29)  # the next one has as long
+    assert kept.keeper.pid not in {None, first}
+    assert kept.log.fields("sync-ended") == [said]
+
+
+def test_child_that_is_stopped_is_killed(keep: Make) -> None:
+    """Which no other signal would do; what it says of its end names the reason."""
+    kept = keep(_ECHO)
+    kept.until(lambda: bool(kept.printed))
+    assert kept.keeper.pid is not None
+    os.kill(kept.keeper.pid, signal.SIGSTOP)
+    _seconds(kept, 31)
+    kept.until(lambda: bool(kept.log.fields("sync-ended")))
+    assert kept.log.fields("sync-ended")[0]["reason"] == "silent"
+
+
+def test_child_that_says_something_now_and_then_is_let_be(keep: Make) -> None:
+    """A long tick is none that hangs."""
+    kept = keep(_HANGS)
+    kept.keeper.tick()
+    for _ in range(5):
+        _seconds(kept, 29)
+        kept.board.beat(kept.clock.uptime())
+    kept.keeper.tick()
+    assert kept.log.names() == []
+
+
+def test_time_in_which_nobody_ticked_is_not_the_childs(keep: Make) -> None:
+    """Kamailio stood still, or the machine slept."""
+    kept = keep(_HANGS)
+    kept.keeper.tick()
+    _seconds(kept, 20)
+    kept.clock.tick(3600)
+    kept.keeper.tick()
+    _seconds(kept, 29)
+    assert kept.log.names() == []
+    _seconds(kept, 1)
+    kept.until(lambda: bool(kept.log.fields("sync-ended")))
+
+
+def test_child_of_another_kind_may_be_silent(keep: Make) -> None:
+    """The honeypot's reporter says nothing on the board, and waits for its feed."""
+    kept = keep(_HANGS)
+    kept.keeper = ChildKeeper(  # type: ignore[assignment]
+        command=[sys.executable, "-I", "-S", "-c", _HANGS],
+        environ={"PATH": os.environ["PATH"]},
+        board=kept.board,
+        clock=kept.clock,
+        log=kept.log,
+        print_line=lambda *_: None,
+        ended="report-ended",
+        output="report-output",
+    )
+    kept.keeper.tick()
+    child = kept.keeper._child
+    assert child is not None
+    _seconds(kept, 400)
+    assert child.poll() is None
+    child.kill()
 
 
 # The summary -----------------------------------------------------------------------------------

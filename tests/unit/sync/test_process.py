@@ -459,3 +459,25 @@ def test_key_is_in_no_line(node: SyncNode) -> None:
     node.run(5)
     assert len(node.log.fields("settings-refused")) == 1
     assert "s3cret" not in repr(node.log.entries)
+
+
+def test_each_tick_is_on_the_board(node: SyncNode) -> None:
+    """Also while the settings are bad: who looks can tell a process that hangs."""
+    node.write_raw("mode = perhaps")
+    node.process.tick()
+    assert node.board.beaten == pytest.approx(node.clock.uptime(), abs=0.001)
+    node.write()
+    node.run(3)
+    assert node.board.beaten == pytest.approx(node.clock.uptime() - 1, abs=0.001)
+
+
+def test_last_good_settings_are_kept_while_later_ones_are_bad(node: SyncNode) -> None:
+    """For the command line: see there."""
+    node.write(mode="shadow", node__peers=["203.0.113.5"])
+    node.run(2)
+    node.write(mode="perhaps")
+    node.run(4)
+    kept = kept_settings(kept_path(node.runtime))
+    assert kept is not None
+    assert kept.mode is Mode.SHADOW
+    assert [str(one) for one in kept.node.peers] == ["203.0.113.5"]
