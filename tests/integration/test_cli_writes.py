@@ -341,3 +341,42 @@ def test_interrupted_sync(make_node: Callable[..., NodeUnderTest], *, running: b
     if not running:
         assert not (runtime / "sync.json").exists()
         assert apiban(node, "sync")["entries"] == 1
+
+
+def test_overruling_while_the_settings_have_a_mistake(node: NodeUnderTest) -> None:
+    """Kamailio goes on with the last good ones, and so must the operator be able to."""
+    assert node.is_dropped(LISTED)
+    text = node.settings_file.read_text(encoding="utf-8")
+    node.write_raw_settings(text.replace("[feed]", '[feed]\nwindow = "often"', 1))
+    wait_for(lambda: node.events("settings-refused"), "the refusal")
+    assert apiban(node, "unban", LISTED)["in_force"]["seconds"] < 1
+    wait_for(lambda: node.passes(LISTED, timeout=0.2), "its answer", 2)
+    upstream = node.upstream.uri.partition(":")[2].partition(":")[0]
+    assert apiban(node, "ban", upstream, status=1)["banned"] == []
+    assert apiban(node, "mode", "off")["in_force"]["seconds"] < 1
+    wait_for(lambda: node.passes("127.0.1.6", timeout=0.2), "its answer", 2)
+
+
+@pytest.mark.timeout(120)
+def test_sync_process_that_hangs(node: NodeUnderTest) -> None:
+    """What is changed is said not to be in force; the hang is a warning, and ends by itself."""
+    pid = int(node.events("sync-start")[-1].rpartition("pid=")[2].split()[0])
+    began = time.monotonic()
+    os.kill(pid, signal.SIGSTOP)
+    said = apiban(node, "ban", OTHER, status=4)["in_force"]
+    assert said["seconds"] is None
+    assert "not published within 5 s" in said["why_not"]
+    wait_for(
+        lambda: "sync-silent" in [one["code"] for one in apiban(node, "status")["warnings"]],
+        "the warning",
+        15,
+    )
+    assert node.passes(OTHER)
+    wait_for(lambda: node.events("sync-ended"), "the end of the process", 40)
+    assert 25 < time.monotonic() - began < 40
+    assert "status=-9" in node.events("sync-ended")[0]
+    assert "reason=silent" in node.events("sync-ended")[0]
+    wait_for(lambda: node.ask(OTHER, timeout=0.2) == b"", "the ban in force", 10)
+    codes = [one["code"] for one in apiban(node, "status")["warnings"]]
+    assert "sync-silent" not in codes
+    assert len(node.events("sync-ended")) == 1

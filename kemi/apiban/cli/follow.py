@@ -67,7 +67,7 @@ class Walk:
     syncs now, if that is another one than first.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one fact of it
         self,
         *,
         full: bool,

@@ -100,15 +100,27 @@ class Host:
         An operator must be able to overrule also then, since Kamailio goes on.
 
         Raises:
-            SettingsError: the file that the command line names is not there.
+            SettingsError: the file is closed to us, or that of the command line is not there.
 
         """
         try:
             return self.load()
         except SettingsError as error:
-            if self._file is not None and not self._file.exists():
+            if not self._may_go_on():
                 raise
             return self._last_good(error.problems)
+
+    def _may_go_on(self) -> bool:
+        """Tell whether the mistake is one in the settings, and none of who runs the command."""
+        try:
+            settings_path(self.environ()).open("rb").close()
+        except FileNotFoundError:
+            return self._file is None
+        except PermissionError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def _last_good(self, problems: tuple[str, ...]) -> Settings:
         environ = self.environ()
@@ -122,7 +134,8 @@ class Host:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         known = "the last good settings are used"
         if self._kept is None:
-            known = "the last good ones are not known: --state and --runtime name the folders"
+            where = kept_path(found.paths.runtime)
+            known = f"{where} has no last good ones (--state and --runtime name the node's folders)"
         said = f"{printable(problems[0])}{more}; apiban -t lists them; {known}"
         click.echo(f"apiban: {said}", err=True)
         return found

@@ -150,9 +150,7 @@ def _watch_it(
                 lambda: store.task_taken(number),
                 host.report,
                 show,
-                goes_on=lambda: (
-                    host.board is not None or somebody_syncs(host.settings.paths.state)
-                ),
+                goes_on=lambda: host.board is not None or somebody_syncs(host.settings.paths.state),
             )
     except KeyboardInterrupt:
         click.echo("apiban: the sync process goes on; apiban status shows how", err=True)
@@ -176,9 +174,7 @@ def _be_it(
                 syncer.report,
                 show,
                 tick=syncer.tick,
-                goes_on=lambda: (
-                    syncer.has_lock or not somebody_syncs(host.settings.paths.state)
-                ),
+                goes_on=lambda: syncer.has_lock or not somebody_syncs(host.settings.paths.state),
             )
     finally:
         syncer.close()

@@ -121,9 +121,12 @@ class ChildKeeper:
         return self._child.pid if self._child else None
 
     def stop(self) -> None:
-        """Let the process end: it does when its input ends."""
+        """Let the process end: it does when its input ends, but for one that hangs."""
         child, self._child = self._child, None
         if child is not None:
+            silent = self._clock.uptime() - self._silent_from
+            if self._patience is not None and silent >= self._patience / 2:
+                child.kill()
             for pipe in (child.stdin, child.stdout):
                 if pipe is not None:
                     pipe.close()

@@ -6,11 +6,9 @@ import contextlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 __all__ = ["get_document", "put_document"]
-
-_LARGEST: Final = 1 << 18
 
 
 def put_document(path: Path, document: Any) -> None:
@@ -32,8 +30,8 @@ def put_document(path: Path, document: Any) -> None:
         raise
 
 
-def get_document(path: Path) -> Any:
-    """Read a document.
+def get_document(path: Path, *, largest: int) -> Any:
+    """Read a document of so many bytes at most.
 
     Raises:
         OSError: it cannot be read.
@@ -41,4 +39,4 @@ def get_document(path: Path) -> Any:
 
     """
     with path.open("rb") as file:
-        return json.loads(file.read(_LARGEST))
+        return json.loads(file.read(largest))

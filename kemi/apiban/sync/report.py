@@ -41,6 +41,8 @@ HELD_BACK: Final = ("growth-held", "too-long")
 Pair = Literal["feed-store", "store-list", "list-workers"]
 PAIRS: Final[tuple[Pair, ...]] = get_args(Pair)
 
+_LARGEST: Final = 1 << 16
+_LARGEST_SETTINGS: Final = 1 << 18
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "int": (int,),
     "float": (int, float),
@@ -107,7 +109,7 @@ def write_report(path: Path, report: SyncReport) -> bool:
 def read_report(path: Path) -> SyncReport | None:
     """Read the report; None when there is none that this version can read."""
     try:
-        raw = get_document(path)
+        raw = get_document(path, largest=_LARGEST)
         values = {field.name: raw[field.name] for field in fields(SyncReport)}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -136,7 +138,7 @@ def keep_settings(path: Path, settings: Settings) -> bool:
 def kept_settings(path: Path) -> Settings | None:
     """Give the last good settings; None when there are none that this version can read."""
     try:
-        raw = get_document(path)
+        raw = get_document(path, largest=_LARGEST_SETTINGS)
         return from_plain(raw) if isinstance(raw, dict) else None
     except (OSError, ValueError, RecursionError):
         return None

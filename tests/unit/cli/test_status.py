@@ -318,15 +318,6 @@ def test_without_a_store_the_rest_is_told(running: NodeOnHost) -> None:
     assert told["packets"] is not None
 
 
-def test_bad_settings_are_one_line_each(running: NodeOnHost) -> None:
-    """There is nothing to look at without them."""
-    running.write_settings('mode = "sometimes"')
-    done = running.run("status")
-    assert done.status == 1
-    assert done.out == ""
-    assert done.err.count("\n") == 1
-
-
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_on_a_terminal_no_line_is_longer_than_it(
     running: NodeOnHost, monkeypatch: pytest.MonkeyPatch, columns: int

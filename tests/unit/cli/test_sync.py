@@ -311,6 +311,8 @@ def test_sync_process_that_does_not_answer() -> None:
     walk = Walk(full=False, asked=NOW, length=None, before=REPORT)
     assert walk.look(None, taken=False, now=NOW + 1).state == "waiting"
     assert walk.look(None, taken=False, now=NOW + 20).state == "failed"
+    walk = Walk(full=False, asked=NOW - 60, length=None, begun=NOW)  # the one before ended
+    assert walk.look(None, taken=False, now=NOW + 1).state == "waiting"
 
 
 def test_key_of_the_process_that_syncs_is_enough(

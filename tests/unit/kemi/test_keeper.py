@@ -256,8 +256,6 @@ def test_stop_without_a_child_is_nothing(keep: Make) -> None:
 
 # A child that hangs ------------------------------------------------------------------------------
 
-_HANGS = "import time\ntime.sleep(60)"
-
 
 def _seconds(kept: _Kept, seconds: int, each: Callable[[], object] = lambda: None) -> None:
     """Tick once a second for a while."""
@@ -269,7 +267,7 @@ def _seconds(kept: _Kept, seconds: int, each: Callable[[], object] = lambda: Non
 
 def test_child_that_is_silent_is_killed_and_started_again(keep: Make) -> None:
     """After half a minute of ticks, with one line that says so."""
-    kept = keep(_HANGS)
+    kept = keep(_MUTE)
     kept.keeper.tick()
     first = kept.keeper.pid
     _seconds(kept, 29)
@@ -297,7 +295,7 @@ def test_child_that_is_stopped_is_killed(keep: Make) -> None:
 
 def test_child_that_says_something_now_and_then_is_let_be(keep: Make) -> None:
     """A long tick is none that hangs."""
-    kept = keep(_HANGS)
+    kept = keep(_MUTE)
     kept.keeper.tick()
     for _ in range(5):
         _seconds(kept, 29)
@@ -308,22 +306,37 @@ def test_child_that_says_something_now_and_then_is_let_be(keep: Make) -> None:
 
 def test_time_in_which_nobody_ticked_is_not_the_childs(keep: Make) -> None:
     """Kamailio stood still, or the machine slept."""
-    kept = keep(_HANGS)
+    kept = keep(_MUTE)
     kept.keeper.tick()
     _seconds(kept, 20)
     kept.clock.tick(3600)
     kept.keeper.tick()
+    assert not kept.keeper._was_silent
     _seconds(kept, 29)
     assert kept.log.names() == []
     _seconds(kept, 1)
     kept.until(lambda: bool(kept.log.fields("sync-ended")))
 
 
+def test_child_that_hangs_does_not_outlive_a_stop(keep: Make) -> None:
+    """Its lock would keep the next one from syncing; it does not see the end of its input."""
+    kept = keep(_ECHO)
+    kept.until(lambda: bool(kept.printed))
+    child = kept.keeper._child
+    assert child is not None
+    os.kill(child.pid, signal.SIGSTOP)
+    _seconds(kept, 16)
+    kept.keeper.stop()
+    assert child.wait(10) == -9
+    assert child.stdout is not None
+    child.stdout.close()
+
+
 def test_child_of_another_kind_may_be_silent(keep: Make) -> None:
     """The honeypot's reporter says nothing on the board, and waits for its feed."""
-    kept = keep(_HANGS)
+    kept = keep(_MUTE)
     kept.keeper = ChildKeeper(  # type: ignore[assignment]
-        command=[sys.executable, "-I", "-S", "-c", _HANGS],
+        command=[sys.executable, "-I", "-S", "-c", _MUTE],
         environ={"PATH": os.environ["PATH"]},
         board=kept.board,
         clock=kept.clock,

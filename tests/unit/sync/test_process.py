@@ -12,6 +12,7 @@ from apiban.settings import Mode
 from apiban.snapshot import load_snapshot
 from apiban.snapshot.publish import durable_path, runtime_path
 from apiban.store import FEED_SOURCE, Store
+from apiban.sync.report import kept_path, kept_settings
 
 from tests.unit.sync.nodes import SyncNode
 

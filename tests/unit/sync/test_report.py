@@ -129,7 +129,9 @@ def test_settings_come_back_without_the_key(tmp_path: Path) -> None:
     """All else is as it was; the file is for the group."""
     settings, path = _settings(tmp_path), kept_path(tmp_path)
     assert keep_settings(path, settings)
-    assert KEY not in path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    assert KEY not in text
+    assert [name for name in json.loads(text) if "key" in name] == []
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     keyless = replace(settings, feed=replace(settings.feed, key=Secret()))
     assert kept_settings(path) == keyless != settings

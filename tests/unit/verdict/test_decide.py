@@ -217,8 +217,9 @@ def test_refused_ban_lifts_nothing(world: _World) -> None:
 
 
 def test_each_keeps_its_own_reason(world: _World) -> None:
-    """Reasons that differ are one transaction all the same; of a repeated one the last counts."""
+    """Reasons that differ are one transaction all the same; of a repeated one the first counts."""
     wanted = [
+        Wanted(parse_network("10.0.0.1")),
         Wanted(parse_network("10.0.0.1"), "first"),
         Wanted(parse_network("10.0.0.2"), "other"),
         Wanted(parse_network("10.0.0.1"), "last"),
@@ -226,7 +227,7 @@ def test_each_keeps_its_own_reason(world: _World) -> None:
     plan = plan_ban(wanted, exemptions=(), feed=world.settings.feed)
     assert plan.carry_out(world.store, expires=NOW + 5, now=NOW) == 2
     reasons = {str(one): world.store.find(one)[0].reason for one in nets("10.0.0.1", "10.0.0.2")}
-    assert reasons == {"10.0.0.1": "last", "10.0.0.2": "other"}
+    assert reasons == {"10.0.0.1": "first", "10.0.0.2": "other"}
 
 
 def test_ten_thousand_beside_ten_thousand_take_less_than_a_second(world: _World) -> None:
