@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import socket
 import threading
 from typing import Self
@@ -35,6 +36,15 @@ def reply(source: str, port: int, transport: str) -> bytes:
     ).encode()
 
 
+def _end(data: bytes) -> int:
+    """Tell where a stream's first message ends; beyond the data when that is not all there."""
+    head, blank, _ = data.partition(b"\r\n\r\n")
+    if not data or not blank:
+        return len(data) + bool(data)
+    length = re.search(rb"(?mi)^(?:content-length|l)[ \t]*:[ \t]*(\d+)", head)
+    return len(head) + 4 + (int(length[1]) if length else 0)
+
+
 class Sender:
     """One socket at a source address; ``ask`` sends and gives what came back."""
 
@@ -47,6 +57,7 @@ class Sender:
         self.socket.connect(target)
         self.source, self.target, self.transport = source, target, transport
         self.port = self.socket.getsockname()[1]
+        self._unread = b""  # what a stream brought beyond the message that was asked for
 
     def request(self, method: str = "OPTIONS") -> bytes:
         """Build a request of this sender's."""
@@ -62,12 +73,21 @@ class Sender:
         return self.receive(timeout)
 
     def receive(self, timeout: float) -> bytes:
-        """Give what comes within the time."""
+        """Give the message that comes within the time: one, though a stream bring two at once."""
         self.socket.settimeout(timeout)
         try:
-            return self.socket.recv(65536)
+            data = self._unread or self.socket.recv(65536)
+            if self.transport == "udp":
+                return data
+            while (end := _end(data)) > len(data):
+                more = self.socket.recv(65536)
+                if not more:
+                    break
+                data += more
         except (TimeoutError, ConnectionError):
             return b""
+        self._unread = data[end:]
+        return data[:end]
 
     def is_closed(self, timeout: float = 3.0) -> bool:
         """Tell whether the other end closed the connection without a byte."""

@@ -9,9 +9,9 @@ tells the verdict and the ban's origin by its range. So the table knows how ofte
 the rtimer process brings that to the sources' hits, once a second and before it empties the table.
 
 The table never knows better than the list. A change of the list or of the settings shows as a
-changed word on the board: the rtimer process then empties the table (``Sweeper``), and a worker
-that put a verdict in while that happened takes it out again. It is emptied every ``FRONT_SECONDS``
-in any case, and no ban that ends sooner is put in.
+changed word on the board: the rtimer process then empties the table (``Sweeper``), and no worker
+puts in a verdict of before the change. It is emptied every ``FRONT_SECONDS`` in any case, and no
+ban that ends sooner is put in.
 
 Forged sources can neither fill Kamailio's memory nor make the table slow (its hash is no secret, so
 they may all be chosen to fall into one slot): all workers together put in no more than
@@ -113,8 +113,8 @@ class Front:
         code answers from now on.
         """
         words, table = self._words, self._ksr.htable
-        taken, window = words[FRONT], words[WINDOW]
-        is_full = taken >= _ALLOWANCE[verdict] or window == self._refused
+        window = words[WINDOW]
+        is_full = words[FRONT] >= _ALLOWANCE[verdict] or window == self._refused
         if is_full and not self._left_alone:
             # A flood from more sources than there is room for comes here with every packet.
             self._unasked = (self._unasked + 1) % _ASK_EVERY
@@ -125,16 +125,20 @@ class Front:
             table.sht_rm(TABLE, source)
         if is_full or self._left_alone:
             return False
-        if table.sht_is_null(TABLE, source) < 0:
-            return True  # another worker was faster: to put it in again would lose its count
-        if table.sht_seti(TABLE, source, verdict + origin << COUNT_BITS) < 0:
-            self._refused = window  # each try is an ERROR of Kamailio's
-            return False
-        words[FRONT] = taken + 1  # of two workers at one time one may be lost: it bounds, roughly
-        if words[CHANGES] != changes:
-            # The table may have been emptied between the verdict and now.
-            table.sht_rm(TABLE, source)
-            return False
+        # While we hold the lock of the source's slot nobody else puts it in, and the sweeper of a
+        # change that is announced now gets to the slot after us.
+        table.sht_lock(TABLE, source)
+        try:
+            if table.sht_is_null(TABLE, source) < 0:
+                return True  # another worker was faster: to put it in again would lose its count
+            if words[CHANGES] != changes:
+                return False  # the table may have been emptied between the verdict and now
+            if table.sht_seti(TABLE, source, verdict + origin << COUNT_BITS) < 0:
+                self._refused = window  # each try is an ERROR of Kamailio's
+                return False
+        finally:
+            table.sht_unlock(TABLE, source)
+        words[FRONT] += 1  # of two workers at one time one may be lost: it bounds, roughly
         return True
 
     def _is_looked_after(self) -> bool:
@@ -191,15 +195,20 @@ class Sweeper:
         self._swept = changes
 
     def _empty(self) -> None:
-        """Take all out, each entry together with its count."""
+        """Take all out, each entry together with its count.
+
+        What a worker puts in meanwhile stays: it looks itself whether that still holds.
+        """
+        is_empty = False
         try:
-            self._read(remove=True)
+            is_empty = self._read(remove=True)
         finally:
             self.counted.clear()
-            self._ksr.htable.sht_reset(TABLE)
+            if not is_empty:
+                self._ksr.htable.sht_reset(TABLE)
 
-    def _read(self, *, remove: bool) -> None:
-        """Bring the counts of what was dropped to the hits.
+    def _read(self, *, remove: bool) -> bool:
+        """Bring the counts of what was dropped to the hits; tell whether the table could be read.
 
         Kamailio holds the lock of one of the table's slots from one step to the next.
         """
@@ -207,7 +216,7 @@ class Sweeper:
         table, get = self._ksr.htable, self._ksr.pv.get
         found: list[tuple[object, object]] = []
         if table.sht_iterator_start(_ITERATOR, TABLE) < 0:
-            return
+            return False
         try:
             more = table.sht_iterator_next(_ITERATOR) > 0
             while more:
@@ -222,6 +231,7 @@ class Sweeper:
         for source, number in found:
             if isinstance(source, str) and isinstance(number, int) and number >> COUNT_BITS >= DROP:
                 self._add(source, number, now)
+        return True
 
     def _add(self, source: str, number: int, now: float) -> None:
         """Count what came from a source since the table was read last."""

@@ -35,16 +35,20 @@ class Tally:
         self._now = now
         self._known: dict[str, _Known] = {}
         self._word = DROPPED
+        self._counter = -1
         self._last = 0
         self._random = 1
 
-    def begin(self, count: int, *, would_drop: bool) -> None:
-        """Begin to sample: the worker's count of cached sources stands at ``count`` now.
+    def begin(self, counter: int, count: int, *, would_drop: bool) -> None:
+        """Sample from a counter of the worker's cached sources that stands at ``count`` now.
 
-        ``would_drop`` tells what becomes of those: they are let through, and counted.
+        ``counter`` names it: what the same one counted before and was not sampled yet is kept.
+        ``would_drop`` tells what becomes of those sources: they are let through, and counted.
         """
+        if counter != self._counter:
+            self._counter = counter
+            self._last = count
         self._word = WOULD_DROP if would_drop else DROPPED
-        self._last = count
 
     def met(
         self,
@@ -76,7 +80,7 @@ class Tally:
         number, self._last = count - self._last, count
         if number > 0:
             known = self._count(source, None, Details, self._word, number, self._now())
-            if known is not None:
+            if known is not None and number > 1:
                 self._hits.estimate(known.place)
         self._random = (self._random * 1_103_515_245 + 12_345) & 0x7FFF_FFFF
         return count + 1 + (self._random >> 16 & 2 * _EVERY - 1)

@@ -176,7 +176,7 @@ class Guard:
         words, gate, front = self._board.words, self._gate, self._front
         listed, others = gate.listed, gate.others
         judge, drop, refresh, sample = self._judge, self._drop, self._refresh, self._sample
-        count_exactly, count_fault = self._count_exactly, self._count_fault_safely
+        count_fault = self._count_fault_safely
         seen = self._seen
         hit, on_hit = self._on_hit()
         due = 0
@@ -206,10 +206,9 @@ class Guard:
                 # The other modes count what they let through; and a worker that could not load
                 # the newest list answers for nobody but itself.
                 may_put = gate.mode is Mode.ENFORCE and gate.generation == words[GENERATION]
-                if known and may_put and front.put(source, result, origin, changes=seen):
-                    if count:  # native code counts each of its messages from now on, so do we
-                        count_exactly(source)
-                elif count and count >= due:
+                is_put = known and may_put and front.put(source, result, origin, changes=seen)
+                # Native code counts each of its messages from now on: what is not told yet, is now.
+                if count and (is_put or count >= due):
                     due = sample(source, count)
             except Exception as error:  # noqa: BLE001 - a fault of ours lets calls through
                 count_fault(error)
@@ -299,13 +298,6 @@ class Guard:
             _first_line(message),
         )
 
-    def _count_exactly(self, source: str) -> None:
-        """Count a drop of a cached source that is already counted in this worker's word."""
-        try:
-            self._tally.met(source, Origin.FEED, Details, would_drop=False, counted=True)
-        except Exception as error:  # noqa: BLE001 - the verdict stands, counted or not
-            self._count_fault_safely(error)
-
     def _sample(self, source: object, count: int) -> int:
         """Count for a cached source what was not counted exactly; give when to do so again."""
         try:
@@ -365,7 +357,7 @@ class Guard:
         """Give which word counts a cached source, and what becomes of it."""
         mode = self._gate.mode
         word = self._slot + (WOULD_DROP if mode is Mode.SHADOW else DROPPED)
-        self._tally.begin(self._board.words[word], would_drop=mode is Mode.SHADOW)
+        self._tally.begin(word, self._board.words[word], would_drop=mode is Mode.SHADOW)
         return word, DROP if mode is Mode.ENFORCE else PASS
 
 

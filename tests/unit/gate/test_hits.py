@@ -272,7 +272,7 @@ def test_samples_add_up_to_what_was_dropped(steps: list[int]) -> None:
     """Whenever a worker is asked, what it counted is all that there was until then."""
     hits = Hits.unnamed(now=NOW)
     tally = Tally(hits, now=lambda: NOW)
-    tally.begin(1000, would_drop=False)
+    tally.begin(1, 1000, would_drop=False)
     total, exact = 1000, 0
     for number, step in enumerate(steps):
         if step % 5 == 0:
@@ -285,6 +285,19 @@ def test_samples_add_up_to_what_was_dropped(steps: list[int]) -> None:
     counts = {hit.source: hit.dropped for hit in hits.all()}
     assert counts.get("192.0.2.9", 0) == exact
     assert sum(counts.values()) == total - 1000
+
+
+def test_what_was_not_sampled_yet_outlives_a_change_of_the_list() -> None:
+    """The same counter goes on; another one begins where it stands."""
+    hits = Hits.unnamed(now=NOW)
+    tally = Tally(hits, now=lambda: NOW)
+    tally.begin(1, 1000, would_drop=False)
+    tally.begin(1, 1030, would_drop=False)
+    tally.sample("192.0.2.1", 1031)
+    tally.begin(2, 500, would_drop=True)
+    tally.sample("192.0.2.1", 501)
+    (hit,) = hits.all()
+    assert (hit.dropped, hit.would_drop) == (31, 1)
 
 
 def test_first_of_a_minute_is_told() -> None:
