@@ -15,6 +15,7 @@
     |   +-- QueueBusy           the honeypot's queue is in use for longer than a worker may wait
     +-- SnapshotError           a snapshot file is missing, damaged or of an unknown format
     +-- BoardError              the shared counters cannot be used
+    +-- FirewallError           the kernel's firewall cannot be read or changed
 
 "End of list" and "not banned" are answers, not errors: see ``apiban.feed.answer``.
 No message of these errors ever holds the API key.
@@ -85,3 +86,7 @@ class SnapshotError(ApibanError):
 
 class BoardError(ApibanError):
     """The shared counters cannot be mapped."""
+
+
+class FirewallError(ApibanError):
+    """The kernel's firewall cannot be used: what is missing, and the fix."""

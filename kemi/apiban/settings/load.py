@@ -12,6 +12,7 @@ from apiban.settings.model import (
     DetectSettings,
     EdgeSettings,
     FeedSettings,
+    FirewallSettings,
     HtableSettings,
     LogSettings,
     NodeSettings,
@@ -46,6 +47,7 @@ _SECTIONS: Final = (
     "DETECT",
     "REPORT",
     "HTABLE",
+    "FIREWALL",
     "LOG",
     "PATHS",
 )
@@ -92,6 +94,7 @@ def build_settings(values: Mapping[str, Any]) -> Settings:
         detect=DetectSettings(**named["detect"]),
         report=ReportSettings(**named["report"]),
         htable=HtableSettings(**named["htable"]),
+        firewall=FirewallSettings(**named["firewall"]),
         log=LogSettings(**named["log"]),
         paths=PathSettings(**named["paths"]),
     )

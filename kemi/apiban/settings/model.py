@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import Literal
 
 from apiban.address import Network
+from apiban.firewall.rules import Established, Hook, Port
 from apiban.settings.secret import Secret
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "DetectSettings",
     "EdgeSettings",
     "FeedSettings",
+    "FirewallSettings",
     "HtableSettings",
     "LogSettings",
     "Mode",
@@ -164,6 +167,28 @@ class HtableSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class FirewallSettings:
+    """The firewall client. Times are in seconds.
+
+    ``sources`` is "all" or "flooding": then only those that Kamailio drops more than ``flood_rate``
+    packets a second of are in the kernel, for ``flood_for`` after the last time that they did.
+    No ``ports`` are all, no ``interfaces`` are all.
+    """
+
+    backend: Literal["nftables", "ipset", "dry-run"]
+    sources: Literal["all", "flooding"]
+    flood_rate: float
+    flood_for: float
+    hooks: tuple[Hook, ...]
+    ports: tuple[Port, ...]
+    interfaces: tuple[str, ...]
+    established: Established
+    conntrack: bool
+    interval: float
+    on_exit: Literal["keep", "remove"]
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """How much is said of drops."""
 
@@ -192,6 +217,7 @@ class Settings:
     detect: DetectSettings
     report: ReportSettings
     htable: HtableSettings
+    firewall: FirewallSettings
     log: LogSettings
     paths: PathSettings
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from apiban.address import parse_address
+from apiban.firewall.rules import Port
 from apiban.settings.model import Mode, Upstream
 from apiban.settings.readers import (
     Setting,
@@ -86,12 +87,45 @@ _AGENTS: Final = (
     *("pplsip", "siparmyknife", "sivus", "sippts"),
 )
 
+_PROTOCOLS: Final[tuple[Literal["udp", "tcp"], ...]] = ("udp", "tcp")
 _trusted = list_of(choice("dispatcher", "permissions"), "dispatcher and permissions")
 _networks = list_of(network, "addresses or networks such as 192.0.2.0/24")
 _peers = list_of(parse_address, "addresses such as 192.0.2.7")
 _upstreams = list_of(
     _upstream, 'SIP servers such as "sip:192.0.2.9:5060;transport=udp" (an address, not a name)'
 )
+
+_PORTS: Final = "ports such as udp/5060, tcp/5060-5061, or 5060 for udp and tcp"
+
+
+def _port(text: str) -> tuple[Port, ...]:
+    match = re.fullmatch(r"(?:(udp|tcp)/)?(\d{1,5})(?:-(\d{1,5}))?", text, re.ASCII)
+    first, last = (int(match[2]), int(match[3] or match[2])) if match else (0, 0)
+    if match is None or not 0 < first <= last < 65536:
+        raise ValueError(f"not ports: {text[:40]!r}")
+    return tuple(Port(kind, first, last) for kind in _PROTOCOLS if match[1] in {None, kind})
+
+
+def _ports(value: Any) -> tuple[Port, ...]:
+    if isinstance(value, list):
+        value = [str(one) if type(one) is int else one for one in value]
+    found: tuple[tuple[Port, ...], ...] = list_of(_port, _PORTS)(value)
+    return tuple(dict.fromkeys(port for ports in found for port in ports))
+
+
+def _interface(text: str) -> str:
+    # Linux allows more, and no tool of the field takes that.
+    if not re.fullmatch(r"[A-Za-z0-9_.:@-]{1,15}", text, re.ASCII):
+        raise ValueError(f"not the name of an interface: {text[:40]!r}")
+    return text
+
+
+def _hooks(value: Any) -> tuple[str, ...]:
+    hooks: tuple[str, ...] = list_of(choice("input", "forward"), "input and forward")(value)
+    if not hooks:
+        raise ValueError("a list of input and forward, or of one of them")
+    return tuple(dict.fromkeys(hooks))
+
 
 SCHEMA: Final[tuple[Setting, ...]] = (
     Setting("mode", _mode, Mode.ENFORCE),
@@ -144,6 +178,17 @@ SCHEMA: Final[tuple[Setting, ...]] = (
     Setting("report.allow_http", boolean, default=False),
     Setting("report.ca_file", optional_path, None),
     Setting("htable.mirror", _table, ""),
+    Setting("firewall.backend", choice("nftables", "ipset", "dry-run"), "nftables"),
+    Setting("firewall.sources", choice("all", "flooding"), "all"),
+    Setting("firewall.flood_rate", number(1, 1_000_000), 100.0),
+    Setting("firewall.flood_for", number(10, _DAY), 600.0),
+    Setting("firewall.hooks", _hooks, ("input",)),
+    Setting("firewall.ports", _ports, ()),
+    Setting("firewall.interfaces", list_of(_interface, "names of interfaces such as eth0"), ()),
+    Setting("firewall.established", choice("drop", "keep"), "drop"),
+    Setting("firewall.conntrack", boolean, default=True),
+    Setting("firewall.interval", number(1, 3600), 10.0),
+    Setting("firewall.on_exit", choice("keep", "remove"), "keep"),
     Setting("log.interval", number(1, _DAY), 60.0),
     Setting("log.first_drops", number(0, 1000, whole=True), 10),
     Setting("paths.state", path, Path("/var/lib/apiban")),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from apiban.address import parse_address, parse_network
+from apiban.firewall.rules import Port
 from apiban.settings import Mode, Secret, Settings, Upstream
 
 KEY = "kkeeyy-5f1c0a99"
@@ -180,6 +181,43 @@ SAMPLES = {
     ),
     "htable.mirror": Sample(
         "", '"apiban"', "apiban", "apiban", '"api-ban"', "the name of a hash table of yours"
+    ),
+    "firewall.backend": Sample(
+        "nftables", '"ipset"', "ipset", "ipset", '"pf"', "one of nftables, ipset, dry-run"
+    ),
+    "firewall.sources": Sample(
+        "all", '"flooding"', "flooding", "flooding", '"some"', "one of all, flooding"
+    ),
+    "firewall.flood_rate": _number(100.0, 5.0, "0", "a number from 1 to 1e+06"),
+    "firewall.flood_for": _number(600.0, 60.0, "9", "a number from 10 to 86400"),
+    "firewall.hooks": Sample(
+        ("input",),
+        '["forward", "input"]',
+        "forward, input",
+        ("forward", "input"),
+        '["output"]',
+        "input and forward",
+    ),
+    "firewall.ports": Sample(
+        (),
+        '["udp/5060", "tcp/5060-5061"]',
+        "udp/5060 tcp/5060-5061",
+        (Port("udp", 5060, 5060), Port("tcp", 5060, 5061)),
+        '["sip"]',
+        "ports such as udp/5060",
+    ),
+    "firewall.interfaces": Sample(
+        (), '["eth0", "vlan.7"]', "eth0,vlan.7", ("eth0", "vlan.7"), '["eth/0"]', "such as eth0"
+    ),
+    "firewall.established": Sample(
+        "drop", '"keep"', "keep", "keep", '"accept"', "one of drop, keep"
+    ),
+    "firewall.conntrack": replace(
+        _SWITCH, default=True, toml="false", variable="false", value=False
+    ),
+    "firewall.interval": _number(10.0, 5.0, "0.5", "a number from 1 to 3600"),
+    "firewall.on_exit": Sample(
+        "keep", '"remove"', "remove", "remove", '"ask"', "one of keep, remove"
     ),
     "log.interval": _number(60.0, 5.0, '"often"', "a number from 1 to 86400"),
     "log.first_drops": _number(10, 0, "-1", "a whole number from 0 to 1000"),
