@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apiban.alive import is_alive
 from apiban.sync.report import read_report
 from apiban.trial.kamailio import SCRIPT
 
@@ -127,7 +128,7 @@ def test_kamailio_that_is_gone(make_node: MakeNode) -> None:
     node.kamailio.stop()
     report = read_report(node.folder / "runtime" / "sync.json")
     assert report is not None
-    wait_for(lambda: not Path(f"/proc/{report.pid}").exists(), "the sync's end")
+    wait_for(lambda: not is_alive(report.pid), "the sync's end")
     status, found = doctor(node)
     assert status == 1
     said = levels(found)

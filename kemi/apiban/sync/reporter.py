@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from apiban.alive import is_alive
 from apiban.clock import Clock
 from apiban.settings import Settings
 from apiban.store import Store
@@ -57,7 +58,7 @@ class Reporter:
         report = read_report(path)
         if report is None or report.pid == os.getpid():
             return False
-        return Path(f"/proc/{report.pid}").exists()
+        return is_alive(report.pid)
 
     def recount(self) -> None:
         """Count anew at the next report: entries went of which the list does not tell."""
