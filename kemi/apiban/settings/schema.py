@@ -187,7 +187,7 @@ SCHEMA: Final[tuple[Setting, ...]] = (
     Setting("firewall.interfaces", list_of(_interface, "names of interfaces such as eth0"), ()),
     Setting("firewall.established", choice("drop", "keep"), "drop"),
     Setting("firewall.conntrack", boolean, default=True),
-    Setting("firewall.interval", number(1, 3600), 10.0),
+    Setting("firewall.interval", number(1, 60), 10.0),
     Setting("firewall.on_exit", choice("keep", "remove"), "keep"),
     Setting("log.interval", number(1, _DAY), 60.0),
     Setting("log.first_drops", number(0, 1000, whole=True), 10),

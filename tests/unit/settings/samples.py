@@ -215,7 +215,7 @@ SAMPLES = {
     "firewall.conntrack": replace(
         _SWITCH, default=True, toml="false", variable="false", value=False
     ),
-    "firewall.interval": _number(10.0, 5.0, "0.5", "a number from 1 to 3600"),
+    "firewall.interval": _number(10.0, 5.0, "0.5", "a number from 1 to 60"),
     "firewall.on_exit": Sample(
         "keep", '"remove"', "remove", "remove", '"ask"', "one of keep, remove"
     ),

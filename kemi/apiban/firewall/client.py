@@ -1,0 +1,380 @@
+"""The firewall client: the kernel holds what the list says, whatever happens to either of them.
+
+``tick()`` drives all of it. Nothing that fails ends it: it is said once while it lasts, what the
+kernel holds stays there, and bans end by the kernel's own clock should this process be gone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Protocol
+
+from apiban.address import Network
+from apiban.clock import Clock
+from apiban.errors import FirewallError
+from apiban.firewall.backend import Backend
+from apiban.firewall.choose import rules_of
+from apiban.firewall.conntrack import Cut
+from apiban.firewall.elements import Block, Change, Wanted
+from apiban.firewall.floods import Floods
+from apiban.firewall.kernel import Kernel
+from apiban.firewall.lists import Listed, Lists
+from apiban.firewall.live import LiveSettings
+from apiban.firewall.plan import plan
+from apiban.firewall.report import (
+    LARGEST_FLOODING,
+    FirewallReport,
+    report_path,
+    write_report,
+)
+from apiban.firewall.rules import Port, Rules
+from apiban.firewall.trouble import Troubles
+from apiban.firewall.wanted import allowed_blocks, wanted_of
+from apiban.log import Log
+from apiban.settings import Mode, Settings
+from apiban.settings.model import FirewallSettings
+
+__all__ = ["CutOff", "FirewallClient"]
+
+_RETRY: Final = 1.0
+_LONGEST_RETRY: Final = 60.0
+_COUNT_EVERY: Final = 2.0
+_REPORT_EVERY: Final = 1.0
+_REPORT_AT_LEAST: Final = 5.0
+
+
+class CutOff(Protocol):
+    """Removes the connections of blocks that were just banned: ``conntrack.cut``."""
+
+    def __call__(self, blocks: Collection[Block], *, ports: tuple[Port, ...]) -> Cut:
+        """Remove those to these ports; no ports are all."""
+        ...
+
+
+class FirewallClient:
+    """Follows the list and keeps the kernel to it.
+
+    Raises:
+        SettingsError: the settings are bad at the start.
+
+    """
+
+    def __init__(  # noqa: PLR0913 - the outside world comes in as arguments
+        self,
+        *,
+        path: Path,
+        environ: Mapping[str, str],
+        clock: Clock,
+        log: Log,
+        make_backend: Callable[[FirewallSettings], Backend],
+        own: Callable[[], tuple[Network, ...]],
+        somebody_syncs: Callable[[Path], bool],
+        cut: CutOff,
+    ) -> None:
+        self._clock = clock
+        self._log = log
+        self._make_backend = make_backend
+        self._cut_off = cut
+        self._live = LiveSettings(path, environ, clock=clock, log=log)
+        self._troubles = Troubles(log)
+        self._lists = Lists(
+            clock=clock, troubles=self._troubles, own=own, somebody_syncs=somebody_syncs
+        )
+        self._applied: Settings = self._live.now
+        self._kernel = Kernel(make_backend(self._applied.firewall))
+        self._former: Kernel | None = None  # that of the backend of former settings
+        self._floods = Floods(clock=clock, log=log, troubles=self._troubles)
+        self._wanted: Wanted | None = None
+        self._wanted_of: tuple[object, ...] = ()
+        self._brought: Wanted | None = None
+        self._listed: Listed | None = None  # the list that the kernel holds
+        self._ready = False
+        self._started = clock.now()
+        self._pause = 0.0
+        # Uptimes from which something is due.
+        self._retry_from = 0.0
+        self._count_from = 0.0
+        self._report_from = 0.0
+        # What the report says.
+        self._changed_at: float | None = None
+        self._healed = 0
+        self._cut = 0
+        self._rate = 0.0
+        self._counted: tuple[float, int] | None = None  # uptime, packets
+        self._reported: FirewallReport | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that it works by."""
+        return self._applied
+
+    @property
+    def kernel(self) -> Kernel:
+        """What the kernel holds, as far as is known."""
+        return self._kernel
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong now, in one line; empty when nothing is."""
+        return self._troubles.first or self._live.refused
+
+    # Driving it --------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Do what is due; raise nothing that is foreseen."""
+        self._live.look()
+        self.look()
+        uptime = self._clock.uptime()
+        if uptime >= self._retry_from:
+            try:
+                self.work()
+            except FirewallError as error:
+                self._pause = min(max(_RETRY, self._pause * 2), _LONGEST_RETRY)
+                self._retry_from = uptime + self._pause
+                effect = "what the kernel holds stays, until its bans run out"
+                self._troubles.tell("kernel", error, effect=effect)
+            else:
+                self._pause = 0.0
+                self._troubles.over("kernel")
+        self._report()
+
+    def preview(self) -> tuple[Change, Rules] | None:
+        """Give what ``work`` would do now; None while there is no list that can be read.
+
+        Raises:
+            FirewallError: the kernel cannot be read.
+
+        """
+        listed = self._lists.listed
+        if listed is None:
+            return None
+        self._check(listed)
+        rules = rules_of(self._applied.firewall, listed.mode)
+        if listed.mode is Mode.OFF:
+            return self._all_out(), rules
+        change = plan(self.wanted(listed), self._kernel.held, now=self._clock.now())
+        return change, rules
+
+    def reload(self) -> None:
+        """Read the settings now, and try at once what failed."""
+        self._live.read()
+        self._retry_from = 0.0
+
+    def look(self) -> None:
+        """Take new settings and a new list."""
+        if self._live.now is not self._applied:
+            self._apply_settings(self._live.now)
+        self._lists.look(self._applied)
+
+    def work(self) -> Change:
+        """Bring the kernel to what the list says; give what was changed.
+
+        Raises:
+            FirewallError: it could not be done; the kernel is as before.
+
+        """
+        listed, began = self._lists.listed, self._clock.uptime()
+        if listed is None:
+            return Change()
+        self._check(listed)
+        change = Change()
+        if listed.mode is Mode.OFF:
+            change = self._all_out()
+            self._kernel.clear()
+            self._brought = None
+        else:
+            wanted = self.wanted(listed)
+            change = self._kernel.bring(
+                wanted,
+                now=self._clock.now(),
+                uptime=self._clock.uptime(),
+                afresh=wanted is not self._brought,
+            )
+            self._brought = wanted
+        self._listed = listed
+        if change:
+            self._note(change, began)
+        self._leave_former()
+        if not self._ready:
+            self._ready = True
+            ipv4, ipv6 = self._kernel.counts(self._clock.now())
+            self._log("firewall", state="ready", mode=listed.mode, ipv4=ipv4, ipv6=ipv6)
+        self._count()
+        if change:
+            self._cut_connections(change, listed)
+        return change
+
+    def stop(self) -> None:
+        """End as the settings say: rules and bans stay, or go."""
+        removes = self._applied.firewall.on_exit == "remove"
+        if removes:
+            try:
+                self._kernel.backend.remove()
+            except FirewallError as error:
+                removes = False
+                self._troubles.tell("kernel", error, effect="rules and bans stay")
+        self._log("firewall-stop", rules="removed" if removes else "kept")
+        self._lists.close()
+
+    # What is wanted ----------------------------------------------------------------------------
+
+    @property
+    def listed(self) -> Listed | None:
+        """The list to go by; None while there is none that can be read."""
+        return self._lists.listed
+
+    def wanted(self, listed: Listed) -> Wanted:
+        """Give what the kernel should hold; the same object while that does not change."""
+        flooding = self._applied.firewall.sources == "flooding"
+        changed = flooding and self._floods.look(self._applied, ban=listed.snapshot.expires)
+        made_of = (listed.snapshot, listed.allowed, flooding)
+        if self._wanted is None or changed or made_of != self._wanted_of:
+            self._wanted_of = made_of
+            if flooding:
+                banned = self._floods.elements(listed.snapshot.expires)
+                self._wanted = Wanted(banned, allowed_blocks(listed.allowed))
+            else:
+                self._wanted = wanted_of(listed.snapshot, listed.allowed, now=self._clock.now())
+        return self._wanted
+
+    # The kernel --------------------------------------------------------------------------------
+
+    def _apply_settings(self, new: Settings) -> None:
+        old, self._applied = self._applied, new
+        if new.firewall.backend != old.firewall.backend:
+            if self._former is None:
+                self._former = self._kernel
+            self._kernel = Kernel(self._make_backend(new.firewall))
+            self._brought, self._counted = None, None
+
+    def _check(self, listed: Listed) -> None:
+        """Look whether the kernel is as it was left."""
+        firewall, kernel = self._applied.firewall, self._kernel
+        first = kernel.checked_at is None
+        foreign = kernel.is_foreign(
+            rules_of(firewall, listed.mode),
+            now=self._clock.now(),
+            uptime=self._clock.uptime(),
+            every=firewall.interval,
+        )
+        if foreign and listed.mode is not Mode.OFF:
+            self._healed += 1
+            gone = "all of it" if kernel.held is None else "a part of it"
+            self._log("firewall-healed", changed=gone, backend=firewall.backend)
+        if first and firewall.sources == "flooding" and kernel.held is not None:
+            self._floods.adopt(kernel.held.banned, lasts=firewall.flood_for)
+
+    def _all_out(self) -> Change:
+        """Give what takes all out that is in the kernel."""
+        held = self._kernel.held
+        if held is None:
+            return Change()
+        return Change(remove=frozenset(held.banned), disallow=held.allowed)
+
+    def _leave_former(self) -> None:
+        """Take out what the backend of former settings made, now that the new one protects."""
+        if self._former is None:
+            return
+        former, self._former = self._former, None
+        try:
+            former.backend.remove()
+        except FirewallError as error:
+            self._troubles.tell("former backend", error, effect="its rules and bans stay")
+
+    def _note(self, change: Change, began: float) -> None:
+        self._changed_at = self._clock.now()
+        ipv4, ipv6 = self._kernel.counts(self._clock.now())
+        self._log(
+            "firewall-changed",
+            added=len(change.add),
+            extended=len(change.extend),
+            removed=len(change.remove),
+            ipv4=ipv4,
+            ipv6=ipv6,
+            seconds=self._clock.uptime() - began,
+        )
+
+    def _cut_connections(self, change: Change, listed: Listed) -> None:
+        """End what conntrack knows of the sources that are banned from now on."""
+        firewall = self._applied.firewall
+        if not firewall.conntrack or firewall.established == "keep":
+            return
+        if listed.mode is not Mode.ENFORCE or not change.add:
+            return
+        found = self._cut_off(change.add.keys(), ports=firewall.ports)
+        self._cut += found.removed
+        if found.trouble:
+            self._troubles.tell(
+                "conntrack", found.trouble, effect="the sets drop them all the same"
+            )
+        else:
+            self._troubles.over("conntrack")
+
+    def _count(self) -> None:
+        """Add up the kernel's counters; what cannot be read is looked at again, and mended."""
+        uptime = self._clock.uptime()
+        if uptime < self._count_from:
+            return
+        self._count_from = uptime + _COUNT_EVERY
+        try:
+            self._kernel.count()
+        except FirewallError:
+            self._kernel.doubt()
+            return
+        packets = sum(total.packets for total in self._kernel.totals.values())
+        if self._counted is not None and uptime > self._counted[0]:
+            self._rate = (packets - self._counted[1]) / (uptime - self._counted[0])
+        self._counted = uptime, packets
+
+    # Telling of it -----------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        uptime = self._clock.uptime()
+        if uptime < self._report_from:
+            return
+        self._report_from = uptime + _REPORT_EVERY
+        report, last = self.report(), self._reported
+        same = last is not None and replace(last, at=report.at) == report
+        if same and last is not None and report.at - last.at < _REPORT_AT_LEAST:
+            return
+        try:
+            write_report(report_path(self._applied.paths.runtime), report)
+        except OSError as error:
+            why = f"{report_path(self._applied.paths.runtime)}: {error.strerror}"
+            self._troubles.tell("report", why, effect="the command line does not see this client")
+            return
+        self._troubles.over("report")
+        self._reported = report
+
+    def report(self) -> FirewallReport:
+        """Say where it stands."""
+        listed, kernel, firewall = self._listed, self._kernel, self._applied.firewall
+        ipv4, ipv6 = kernel.counts(self._clock.now())
+        totals = kernel.totals
+        flooding = self._floods.flooding if firewall.sources == "flooding" else ()
+        return FirewallReport(
+            pid=os.getpid(),
+            at=self._clock.now(),
+            started=self._started,
+            backend=firewall.backend,
+            mode=str(self._applied.mode if listed is None else listed.mode),
+            sources=firewall.sources,
+            generation=0 if listed is None else listed.generation,
+            position=0 if listed is None else listed.position,
+            banned_ipv4=ipv4,
+            banned_ipv6=ipv6,
+            dropped_ipv4=totals["ipv4"].packets,
+            dropped_ipv6=totals["ipv6"].packets,
+            bytes_ipv4=totals["ipv4"].bytes,
+            bytes_ipv6=totals["ipv6"].bytes,
+            dropped_per_second=round(self._rate, 3),
+            changed_at=self._changed_at,
+            checked_at=kernel.checked_at,
+            healed=self._healed,
+            flooding=flooding[:LARGEST_FLOODING],
+            trouble=self.trouble,
+            cut=self._cut,
+        )

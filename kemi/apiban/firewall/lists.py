@@ -1,0 +1,323 @@
+"""The list that the firewall client goes by, and whom nobody may drop.
+
+While somebody syncs it is the newest that was published, in its mode. Where nobody does, the list
+is compiled from the store itself, so that a ban or an unban of the operator's needs no sync
+process. What cannot be read leaves the last good list in force.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from apiban.address import Network
+from apiban.clock import Clock
+from apiban.errors import BoardError, SnapshotError, StoreError
+from apiban.firewall.trouble import Troubles
+from apiban.gate.board import Board
+from apiban.settings import FileWatch, Mode, Settings
+from apiban.snapshot import Snapshot, load_snapshot
+from apiban.snapshot.publish import durable_path, encode_list, runtime_path
+from apiban.store import Store, overriding_mode
+from apiban.sync.report import read_report, report_path
+
+__all__ = ["Listed", "Lists"]
+
+# A sync process that is started anew is no reason to compile the list here.
+_GONE_AFTER: Final = 3.0
+_RETRY: Final = 5.0
+_ONCE: Final = 1.0
+# So long a list compiled here stays when a sync process is back and did not publish yet.
+_PATIENCE: Final = 30.0
+_OWN_EVERY: Final = 5.0
+_KEEPS: Final = "the kernel keeps what it holds"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A list in its mode, and whom nobody may drop, cut out of it or not.
+
+    ``generation`` is 0 for one that was compiled here, ``position`` the number of the store's
+    journal up to which it knows the store, 0 when that is not known.
+    """
+
+    snapshot: Snapshot
+    mode: Mode
+    generation: int
+    position: int
+    allowed: tuple[Network, ...]
+
+
+class Lists:
+    """Follows the list. ``somebody_syncs`` tells whether a process has the lock of a state folder.
+
+    ``look`` costs a few stats while nothing changes.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        troubles: Troubles,
+        own: Callable[[], tuple[Network, ...]],
+        somebody_syncs: Callable[[Path], bool],
+    ) -> None:
+        self._clock = clock
+        self._troubles = troubles
+        self._find_own = own
+        self._somebody_syncs = somebody_syncs
+        self._listed: Listed | None = None
+        self._settings: Settings | None = None
+        self._files: tuple[FileWatch, ...] = ()
+        self._seen: tuple[tuple[Path, int, int], ...] = ()  # the lists that were read last
+        self._store: Store | None = None
+        self._store_file = 0
+        self._own: tuple[Network, ...] = ()
+        self._store_allows: tuple[Network, ...] = ()
+        self._compiled_of: tuple[object, ...] | None = None  # what the list here was made of
+        self._position = 0
+        self._allow_end: float | None = None
+        self._mode: Mode | None = None
+        self._known: int | None = None
+        # Uptimes: when somebody was seen to sync, and since when without a pause.
+        self._synced_at = float("-inf")
+        self._synced_since: float | None = None
+        # Uptimes from which something is due.
+        self._own_from = 0.0
+        self._store_from = 0.0
+        self._read_from = 0.0
+        self._once_from = 0.0
+
+    def close(self) -> None:
+        """Let go of the store."""
+        if self._store is not None:
+            self._store.close()
+            self._store, self._compiled_of = None, None
+
+    @property
+    def listed(self) -> Listed | None:
+        """The list as ``look`` found it; None while there was none that could be read."""
+        return self._listed
+
+    def look(self, settings: Settings) -> bool:
+        """Look for what changed; tell whether the list is another one."""
+        before = self._listed
+        if settings != self._settings:
+            if self._settings is None or settings.paths != self._settings.paths:
+                self._begin(settings)
+            self._settings = settings
+        self._look_at_own()
+        nobody = self._nobody_syncs(settings)
+        try:
+            store = self._opened(settings)
+            if store is not None:
+                self._look_at_store(store)
+            self._once_a_second(store, settings)
+            if store is not None and nobody:
+                self._compile(store, settings)
+            else:
+                self._compiled_of = None
+        except StoreError as error:
+            self._troubles.tell("store", error, effect="the published list is used")
+            self._store_from = self._clock.uptime() + _RETRY
+            self.close()
+        if self._compiled_of is None:
+            self._follow(settings, nobody=nobody)
+        allowed = (*settings.exempt, *self._own, *self._store_allows)
+        if self._listed is not None and self._listed.allowed != allowed:
+            self._listed = replace(self._listed, allowed=allowed)
+        return self._listed is not before
+
+    def _begin(self, settings: Settings) -> None:
+        """Begin with other folders."""
+        self.close()
+        paths = settings.paths
+        self._files = (FileWatch(durable_path(paths.state)), FileWatch(paths.runtime))
+        self._seen, self._listed = (), None
+        self._read_from = self._store_from = self._once_from = 0.0
+
+    def _nobody_syncs(self, settings: Settings) -> bool:
+        now = self._clock.uptime()
+        if self._somebody_syncs(settings.paths.state):
+            self._synced_at = now
+            if self._synced_since is None:
+                self._synced_since = now
+        nobody = now - self._synced_at >= _GONE_AFTER
+        if nobody:
+            self._synced_since = None
+        return nobody
+
+    def _once_a_second(self, store: Store | None, settings: Settings) -> None:
+        """Take what is not worth a look each tick: the mode, and how far the list knows the store.
+
+        The latter is read before the list is: what was published then is in what is there.
+        """
+        now = self._clock.uptime()
+        if now < self._once_from:
+            return
+        self._once_from = now + _ONCE
+        self._known = self._published_position(settings.paths.runtime)
+        override = overriding_mode(
+            settings.paths.state / "store.db", self._clock.now(), settings.mode
+        )
+        self._mode = settings.mode if override is None or store is None else override.mode
+
+    def _look_at_own(self) -> None:
+        now = self._clock.uptime()
+        if now < self._own_from:
+            return
+        self._own_from = now + _OWN_EVERY
+        try:
+            self._own = self._find_own()
+        except OSError as error:
+            self._troubles.tell("own", error, effect="the last known own addresses stay exempt")
+        else:
+            self._troubles.over("own")
+
+    # From the store ----------------------------------------------------------------------------
+
+    def _opened(self, settings: Settings) -> Store | None:
+        """Give the store; None when there is none, or none that can be used."""
+        path = settings.paths.state / "store.db"
+        if self._store is not None:
+            with contextlib.suppress(OSError):
+                if path.stat().st_ino == self._store_file:
+                    return self._store
+            self.close()  # it was moved away, or is another one
+        if self._clock.uptime() < self._store_from:
+            return None
+        try:
+            if not path.exists():
+                self._troubles.over("store")
+                self._store_allows = ()
+                return None
+            store = Store(path)
+            self._store_file = path.stat().st_ino
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}") from None
+        self._store, self._position, self._allow_end = store, 0, None
+        return store
+
+    def _look_at_store(self, store: Store) -> None:
+        """Take the allow list, when it may be another one."""
+        now = self._clock.now()
+        ended = self._allow_end is not None and now >= self._allow_end
+        if self._position and not ended and not store.changed_outside():
+            return
+        with store.steady():
+            # Never 0 for a store that was looked at: an empty journal has no number.
+            self._position = store.position() or -1
+            self._allow_end = store.next_allow_end(now)
+            self._store_allows = tuple(store.allowed(now))
+        self._once_from = 0.0  # it may be the mode
+        self._troubles.over("store")
+
+    def _compile(self, store: Store, settings: Settings) -> None:
+        """Make the list of what the store says, if that is not the last one yet."""
+        mode = self._mode or settings.mode
+        made_of = (self._position, self._store_allows, self._own, mode, settings)
+        if made_of == self._compiled_of:
+            return
+        with store.steady():
+            position = store.position()
+            content = encode_list(
+                store,
+                replace(settings, mode=mode),
+                self._own,
+                generation=0,
+                now=self._clock.now(),
+            )
+        self._listed = Listed(Snapshot(memoryview(content)), mode, 0, position, ())
+        self._compiled_of = made_of
+
+    # What was published ------------------------------------------------------------------------
+
+    def _follow(self, settings: Settings, *, nobody: bool) -> None:
+        """Take the newest published list; where nobody syncs, the settings' mode goes with it."""
+        changes = [watch.changed() for watch in self._files]  # each of them looks
+        now, old = self._clock.uptime(), self._listed
+        if old is not None and old.generation == 0 and self._is_ahead(old):
+            self._seen = ()
+            return
+        unread = not self._seen or "list" in self._troubles
+        if any(changes) or (unread and now >= self._read_from):
+            self._read_from = now + _RETRY
+            self._read_newest(settings)
+        listed = self._listed
+        if listed is None or listed.generation == 0:
+            return
+        mode = (self._mode or settings.mode) if nobody else listed.snapshot.mode
+        position = listed.position if self._known is None else self._known
+        if (mode, position) != (listed.mode, listed.position):
+            self._listed = replace(listed, mode=mode, position=position)
+
+    def _is_ahead(self, compiled: Listed) -> bool:
+        """Tell whether the list made here knows more than what a new sync process published."""
+        since = self._synced_since
+        if since is None or self._clock.uptime() >= since + _PATIENCE:
+            return False
+        return self._known is None or self._known < compiled.position
+
+    def _read_newest(self, settings: Settings) -> None:
+        places = _places(settings)
+        if places == self._seen and "list" not in self._troubles:
+            return
+        newest: Snapshot | None = None
+        errors = []
+        old = self._listed.generation if self._listed is not None else 0
+        for path, _, _ in places:
+            try:
+                found = load_snapshot(path)
+            except SnapshotError as error:
+                errors.append(error)
+                continue
+            if newest is None or found.generation > newest.generation:
+                newest = found
+        if newest is not None and newest.generation != old:
+            self._listed = Listed(newest, newest.mode, newest.generation, 0, ())
+        if newest is None and errors:
+            self._troubles.tell("list", errors[0], effect=_KEEPS)
+        else:
+            self._seen = places
+            self._troubles.over("list")
+
+    def _published_position(self, runtime: Path) -> int | None:
+        """Give up to which number of the journal the list in the files knows the store.
+
+        None when that is not known now.
+        """
+        with contextlib.suppress(BoardError):
+            board = Board.open(runtime / "counters")
+            generation = self._listed.generation if self._listed is not None else 0
+            if board.generation:
+                # A list of ours here (0) is compared with what can be had in its place.
+                return board.position if generation in {0, board.generation} else None
+        report = read_report(report_path(runtime))
+        return None if report is None else report.position
+
+
+def _places(settings: Settings) -> tuple[tuple[Path, int, int], ...]:
+    """Give the files of lists, the newest of the runtime folder first, and what tells them apart.
+
+    That of the durable list is always among them: to miss it is a reason to say so.
+    """
+    runtime = settings.paths.runtime
+    numbers = [
+        int(path.name.partition("-")[2])
+        for path in runtime.glob("snapshot-*")
+        if re.fullmatch(r"snapshot-[0-9]{1,19}", path.name)
+    ]
+    paths = [runtime_path(runtime, max(numbers))] if numbers else []
+    paths.append(durable_path(settings.paths.state))
+    found = []
+    for path in paths:
+        inode = changed = 0
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            inode, changed = status.st_ino, status.st_mtime_ns
+        found.append((path, inode, changed))
+    return tuple(found)

@@ -1,0 +1,121 @@
+"""What the firewall client is doing, for whoever looks: ``runtime/firewall.json``.
+
+Written by that process alone, whole and by rename. Where it is missing or old, no client runs:
+what the kernel held then is there still, until its bans run out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from apiban.sync.document import get_document, put_document
+
+__all__ = [
+    "LARGEST_FLOODING",
+    "FirewallReport",
+    "Flooding",
+    "read_report",
+    "report_path",
+    "write_report",
+]
+
+# More flooding sources than these are not named; they are in the kernel all the same.
+LARGEST_FLOODING: Final = 100
+
+_T = TypeVar("_T", "Flooding", "FirewallReport")
+
+_LARGEST: Final = 1 << 18
+_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "int": (int,),
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+    "str": (str,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Flooding:
+    """A source that is in the kernel since it floods.
+
+    ``rate`` is the packets a second that Kamailio dropped of it when it was last seen flooding,
+    ``until`` when it goes out of the kernel if it is not seen again.
+    """
+
+    source: str
+    rate: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallReport:
+    """Where the firewall client stands. Times are in seconds since 1970, None where there is none.
+
+    ``mode`` is "enforce", "shadow" or "off", ``sources`` "all" or "flooding". ``generation`` is
+    that of the list which the kernel holds, ``position`` the store's journal number that this list
+    knows; each is 0 while it is not known. ``banned_*`` are the blocks in the kernel; ``dropped_*``
+    and ``bytes_*`` what was dropped (in shadow mode: counted) since ``started``. ``changed_at`` is
+    the kernel's last change, ``checked_at`` the last look at it; ``healed`` is how often it did not
+    hold any more what it should. ``cut`` is the number of connections removed. ``trouble`` is one
+    line on what is wrong now, empty when nothing is.
+    """
+
+    pid: int
+    at: float
+    started: float
+    backend: str
+    mode: str
+    sources: str
+    generation: int
+    position: int
+    banned_ipv4: int
+    banned_ipv6: int
+    dropped_ipv4: int
+    dropped_ipv6: int
+    bytes_ipv4: int
+    bytes_ipv6: int
+    dropped_per_second: float
+    changed_at: float | None
+    checked_at: float | None
+    healed: int
+    flooding: tuple[Flooding, ...]
+    trouble: str
+    cut: int
+
+
+def report_path(runtime: Path) -> Path:
+    """Give where the report is."""
+    return runtime / "firewall.json"
+
+
+def write_report(path: Path, report: FirewallReport) -> None:
+    """Put the report in its place.
+
+    Raises:
+        OSError: it cannot be written; what was there stays.
+
+    """
+    put_document(path, asdict(report))
+
+
+def read_report(path: Path) -> FirewallReport | None:
+    """Read the report; None when there is none that this version can read."""
+    try:
+        raw = get_document(path, largest=_LARGEST)
+        flooding = tuple(_record(Flooding, source) for source in raw["flooding"])
+        return _record(FirewallReport, {**raw, "flooding": flooding})
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _record(kind: type[_T], raw: dict[str, Any]) -> _T:
+    """Make a record of its JSON; raise what ``read_report`` catches when it is none."""
+    values = {field.name: raw[field.name] for field in fields(kind)}
+    for field in fields(kind):
+        types = _TYPES.get(str(field.type))
+        if types and (
+            not isinstance(values[field.name], types) or isinstance(values[field.name], bool)
+        ):
+            raise TypeError(field.name)
+    return kind(**values)

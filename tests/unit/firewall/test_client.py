@@ -1,0 +1,626 @@
+"""The firewall client, from one tick to the next."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from apiban.address import parse_network
+from apiban.errors import SettingsError
+from apiban.firewall import client as client_module
+from apiban.firewall import kernel as kernel_module
+from apiban.firewall.elements import Change, Held, Wanted
+from apiban.firewall.plan import plan
+from apiban.settings import Mode
+from apiban.snapshot.publish import durable_path
+
+from tests.unit.firewall.world import HOUR, World, block
+
+
+def test_the_list_is_in_the_kernel(world: World) -> None:
+    """At the first tick, with the allowed before it; the report says so."""
+    world.ban("198.51.100.7", "2001:db8::7")
+    generation = world.publish()
+    client = world.client()
+    client.tick()
+    assert world.banned == ["198.51.100.7", "2001:db8::7"]
+    assert world.allowed == ["192.0.2.10"]
+    assert world.log.fields("firewall")[0]["state"] == "ready"
+    report = world.report
+    assert (report.pid, report.generation, report.mode) == (os.getpid(), generation, "enforce")
+    assert (report.banned_ipv4, report.banned_ipv6, report.trouble) == (1, 1, "")
+
+
+def test_a_new_list(world: World) -> None:
+    """What came and went is changed; nothing else, and nothing is read back."""
+    world.ban("198.51.100.7", "198.51.100.8")
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.unban("198.51.100.7")
+    world.ban("203.0.113.5")
+    world.publish()
+    world.passes(client, 0.5)
+    assert world.banned == ["198.51.100.8", "203.0.113.5"]
+    change = world.backend.applied[-1]
+    assert list(change.add) == [block("203.0.113.5")]
+    assert change.remove == {block("198.51.100.7")}
+    assert not change.rebuild
+    assert world.backend.reads == 1
+
+
+def test_the_newest_list_counts(world: World) -> None:
+    """That of the runtime folder where the disk of the durable one is full."""
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.ban("198.51.100.8")
+    world.publish(durable=False)
+    world.passes(client, 0.5)
+    assert world.banned == ["198.51.100.7", "198.51.100.8"]
+
+
+def test_nothing_happens_while_nothing_changes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour with a list that stays: no change, a read and a plan each ten minutes."""
+    plans: list[float] = []
+
+    def counted(wanted: Wanted, held: Held | None, *, now: float) -> Change:
+        plans.append(now)
+        return plan(wanted, held, now=now)
+
+    monkeypatch.setattr(kernel_module, "plan", counted)
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.passes(client, HOUR, step=1.0)
+    assert len(world.backend.applied) == 1
+    assert world.backend.reads == 1 + 6
+    assert len(plans) == 1 + 6
+    assert world.report.healed == 0
+
+
+def test_a_foreign_flush_is_healed(world: World) -> None:
+    """Within an interval all is back, said and counted; drops are not lost from the sum."""
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.kernel.drops("ipv4", 50)
+    world.passes(client, 3)
+    world.kernel.flush()
+    world.passes(client, 10)
+    assert world.banned == ["198.51.100.7"]
+    assert world.log.names().count("firewall-healed") == 1
+    world.kernel.drops("ipv4", 7)
+    world.passes(client, 4)
+    report = world.report
+    assert (report.healed, report.dropped_ipv4, report.bytes_ipv4) == (1, 57, 5700)
+    assert report.trouble == ""
+
+
+def test_an_element_that_others_took_out(world: World) -> None:
+    """It is put back, and so is one taken out that others put in."""
+    world.ban("198.51.100.7", "198.51.100.8")
+    world.publish()
+    client = world.client()
+    client.tick()
+    del world.kernel.banned[block("198.51.100.7")]
+    world.kernel.banned[block("203.0.113.1")] = int(world.clock.now()) + 5000
+    world.kernel.generation += 1
+    world.passes(client, 10.25)
+    assert world.banned == ["198.51.100.7", "198.51.100.8"]
+    assert world.report.healed == 1
+    assert not world.backend.applied[-1].rebuild
+
+
+def test_others_change_their_own_rules(world: World) -> None:
+    """Then all is read back and nothing is done: that is no healing."""
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.kernel.generation += 1
+    world.passes(client, 10.25)
+    assert world.backend.reads == 2
+    assert len(world.backend.applied) == 1
+    assert world.report.healed == 0
+
+
+def test_a_foreign_change_just_before_ours(world: World) -> None:
+    """Our own change does not hide it: it is found at the next look."""
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    del world.kernel.banned[block("198.51.100.7")]
+    world.kernel.generation += 1
+    world.ban("198.51.100.8")
+    world.publish()
+    world.passes(client, 1)
+    world.passes(client, 10)
+    assert world.banned == ["198.51.100.7", "198.51.100.8"]
+    assert world.report.healed == 1
+
+
+def test_a_later_end_while_no_list_comes(world: World) -> None:
+    """It reaches the kernel before the ban runs out there, though nothing else happens."""
+    world.ban("198.51.100.7", lasts=400)
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.ban("198.51.100.7", lasts=790)
+    world.publish()
+    world.passes(client, 1)
+    assert len(world.backend.applied) == 1
+    for _ in range(780):
+        world.passes(client, 1, step=1)
+        assert world.banned == ["198.51.100.7"]
+    assert len(world.backend.applied) == 2
+
+
+def test_bans_that_are_renewed(world: World) -> None:
+    """A feed that renews its entries each hour costs few extensions, and no ban runs out."""
+    world.ban("198.51.100.7", lasts=10 * HOUR)
+    world.publish()
+    client = world.client()
+    client.tick()
+    for _ in range(30):
+        for _ in range(60):
+            world.passes(client, 60, step=60)
+            assert world.banned == ["198.51.100.7"]
+        world.ban("198.51.100.7", lasts=10 * HOUR)
+        world.publish()
+    extended = sum(len(change.extend) for change in world.backend.applied)
+    assert 4 <= extended <= 8
+
+
+def test_the_kernel_ends_bans_itself(world: World) -> None:
+    """A ban ends without a change, and the report counts it no more."""
+    world.ban("198.51.100.7", lasts=60)
+    world.ban("198.51.100.8")
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.passes(client, 70)
+    assert world.banned == ["198.51.100.8"]
+    assert len(world.backend.applied) == 1
+    assert world.report.banned_ipv4 == 1
+    assert world.report.healed == 0
+
+
+def test_modes(world: World) -> None:
+    """Shadow counts, off takes all out, enforce brings it back."""
+    world.ban("198.51.100.7")
+    world.publish(mode=Mode.SHADOW)
+    client = world.client()
+    client.tick()
+    assert world.kernel.rules is not None
+    assert not world.kernel.rules.drops
+    assert world.cuts == []
+    world.publish(mode=Mode.OFF)
+    world.passes(client, 1)
+    assert world.kernel.rules is None
+    assert (world.report.mode, world.report.banned_ipv4) == ("off", 0)
+    world.publish()
+    world.passes(client, 1)
+    assert world.banned == ["198.51.100.7"]
+    assert world.kernel.rules.drops
+    assert world.report.healed == 0
+
+
+def test_off_stays_off(world: World) -> None:
+    """What somebody puts there again in mode off goes again."""
+    world.publish(mode=Mode.OFF)
+    client = world.client()
+    client.tick()
+    assert world.kernel.rules is None
+    assert world.backend.applied == []
+    other = world.backend.applied
+    world.publish()
+    client2 = world.client()
+    client2.tick()
+    assert other
+    world.publish(mode=Mode.OFF)
+    world.passes(client, 11)
+    assert world.kernel.rules is None
+
+
+# Without a sync process ------------------------------------------------------------------------
+
+
+def test_bans_without_a_sync_process(world: World) -> None:
+    """Where nobody syncs the store itself is the list: ban and unban work at once."""
+    world.syncs = False
+    world.ban("198.51.100.7")
+    client = world.client()
+    client.tick()
+    assert world.banned == ["198.51.100.7"]
+    assert (world.report.generation, world.report.position) == (0, world.store.position())
+    world.store.allow([parse_network("198.51.100.7")], reason="", now=world.clock.now())
+    world.passes(client, 1.25)
+    assert world.banned == []
+    assert world.allowed == ["192.0.2.10", "198.51.100.7"]
+    assert world.report.position == world.store.position()
+
+
+def test_the_operators_mode_without_a_sync_process(world: World) -> None:
+    """It goes before the settings' until its end."""
+    world.syncs = False
+    world.ban("198.51.100.7")
+    client = world.client()
+    client.tick()
+    now = world.clock.now()
+    world.store.set_mode(Mode.OFF, now=now, expires=now + 60, over=Mode.ENFORCE)
+    world.passes(client, 1.25)
+    assert world.kernel.rules is None
+    world.passes(client, 61)
+    assert world.banned == ["198.51.100.7"]
+
+
+def test_a_sync_process_that_begins_does_not_undo(world: World) -> None:
+    """The published list is older than the operator's unban until the sync publishes."""
+    world.ban("198.51.100.7")
+    world.kamailio_runs()
+    world.publish()
+    world.syncs = False
+    client = world.client()
+    client.tick()
+    world.unban("198.51.100.7")
+    world.passes(client, 1)
+    assert world.banned == []
+    world.syncs = True
+    world.passes(client, 5)
+    assert world.banned == []
+    world.ban("198.51.100.9")
+    world.publish()
+    world.passes(client, 2)
+    assert world.banned == ["198.51.100.9"]
+    assert world.report.position == world.store.position()
+    assert world.report.generation == 2
+
+
+def test_a_sync_process_that_is_started_anew(world: World) -> None:
+    """A second without one is no reason to compile the list here."""
+    world.ban("198.51.100.7")
+    generation = world.publish()
+    client = world.client()
+    client.tick()
+    world.syncs = False
+    world.passes(client, 2)
+    world.syncs = True
+    world.passes(client, 3)
+    assert world.report.generation == generation
+
+
+# Whom nobody may drop --------------------------------------------------------------------------
+
+
+def test_a_new_own_address(world: World) -> None:
+    """It is allowed within seconds, though an older list bans it."""
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.own = (*world.own, parse_network("198.51.100.7"))
+    world.passes(client, 6)
+    assert world.allowed == ["192.0.2.10", "198.51.100.7"]
+
+
+def test_all_that_exempts(world: World) -> None:
+    """allow.networks, peers, upstreams, and the store's allow list until an entry ends."""
+    world.write_settings(top='[allow]\nnetworks = ["203.0.113.0/24"]')
+    now = world.clock.now()
+    world.store.allow([parse_network("198.51.100.9")], reason="", now=now, expires=now + 30)
+    world.publish()
+    client = world.client()
+    client.tick()
+    assert world.allowed == ["192.0.2.10", "198.51.100.9", "203.0.113.0/24"]
+    world.passes(client, 31)
+    assert world.allowed == ["192.0.2.10", "203.0.113.0/24"]
+
+
+# Settings --------------------------------------------------------------------------------------
+
+
+def test_new_settings(world: World) -> None:
+    """They are taken when the file changes; rules that are others are made anew."""
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.write_settings('ports = ["udp/5060"]')
+    world.passes(client, 1)
+    assert world.kernel.rules is not None
+    assert [str(port) for port in world.kernel.rules.ports] == ["udp/5060"]
+    assert world.banned == ["198.51.100.7"]
+
+
+def test_bad_settings(world: World) -> None:
+    """At the start they end it; later the last good ones stay, with one line."""
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.write_settings('backend = "pf"')
+    world.passes(client, 10)
+    assert len(world.log.fields("settings-refused")) == 1
+    assert "firewall.backend" in world.report.trouble
+    assert world.kernel.rules is not None
+    with pytest.raises(SettingsError):
+        world.client()
+    world.write_settings()
+    world.passes(client, 1)
+    assert world.report.trouble == ""
+
+
+def test_another_backend(world: World) -> None:
+    """The new one protects before the old one is taken out."""
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    other = world.backends["ipset"]
+    world.write_settings('backend = "ipset"')
+    other.broken = "ipset is not installed: apt-get install ipset"
+    world.passes(client, 5)
+    assert world.banned == ["198.51.100.7"]
+    other.broken = ""
+    world.passes(client, 10)
+    assert list(other.kernel.alive()) == [block("198.51.100.7")]
+    assert world.kernel.rules is None
+    assert world.report.backend == "ipset"
+
+
+# Faults ----------------------------------------------------------------------------------------
+
+
+def test_a_kernel_that_cannot_be_changed(world: World) -> None:
+    """One line while it lasts, tries further and further apart, and all is well again after."""
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    world.backend.broken = "nft: not permitted: it needs CAP_NET_ADMIN"
+    client.tick()
+    world.passes(client, 300, step=1.0)
+    assert len(world.log.fields("firewall-trouble")) == 1
+    assert "CAP_NET_ADMIN" in world.report.trouble
+    assert 8 <= world.backend.refused <= 12  # after 1, 2, 4 ... 60 s, not each second
+    world.backend.broken = ""
+    world.passes(client, 61, step=1.0)
+    assert world.banned == ["198.51.100.7"]
+    assert world.report.trouble == ""
+    assert {"state": "good again", "part": "kernel"} in world.log.fields("firewall")
+
+
+def test_a_kernel_that_fails_for_a_while(world: World) -> None:
+    """What it holds stays, and what is new comes when it works again."""
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.backend.broken = "nft: no memory"
+    world.ban("198.51.100.8")
+    world.publish()
+    world.passes(client, 20)
+    assert world.banned == ["198.51.100.7"]
+    assert world.report.trouble == "nft: no memory"
+    assert world.report.position != world.store.position()
+    world.backend.broken = ""
+    client.reload()
+    client.tick()
+    assert world.banned == ["198.51.100.7", "198.51.100.8"]
+
+
+def test_a_list_that_cannot_be_read(world: World) -> None:
+    """The kernel keeps what it holds; the next good list is taken."""
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    for path in (*world.runtime.glob("snapshot-*"), durable_path(world.state)):
+        path.unlink()
+        path.write_bytes(b"no list")
+    world.passes(client, 60)
+    assert world.banned == ["198.51.100.7"]
+    troubles = world.log.fields("firewall-trouble")
+    assert [one["part"] for one in troubles] == ["list"]
+    world.ban("198.51.100.8")
+    world.publish()
+    world.passes(client, 6)
+    assert world.banned == ["198.51.100.7", "198.51.100.8"]
+    assert world.report.trouble == ""
+
+
+def test_no_list_at_all(world: World) -> None:
+    """Nothing is done to the kernel, and the report says why."""
+    client = world.client()
+    world.passes(client, 60)
+    assert world.kernel.generation == 0
+    assert "No such file" in world.report.trouble
+
+
+def test_a_store_that_cannot_be_read(world: World) -> None:
+    """Where nobody syncs the published list is used."""
+    world.ban("198.51.100.7")
+    world.publish()
+    world.syncs = False
+    world.store.close()
+    for path in world.state.glob("store.db*"):
+        path.unlink()
+    (world.state / "store.db").write_bytes(b"no database" * 100)
+    client = world.client()
+    world.passes(client, 30)
+    assert world.banned == ["198.51.100.7"]
+    assert [one["part"] for one in world.log.fields("firewall-trouble")] == ["store"]
+
+
+def test_a_full_disk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report cannot be written: said once, and the kernel is kept to the list."""
+
+    def full(_path: Path, _report: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    client = world.client()
+    monkeypatch.setattr(client_module, "write_report", full)
+    world.ban("198.51.100.7")
+    world.publish()
+    world.passes(client, 30)
+    assert world.banned == ["198.51.100.7"]
+    assert [one["part"] for one in world.log.fields("firewall-trouble")] == ["report"]
+
+
+def test_it_was_killed(world: World) -> None:
+    """Another client goes on with what is there: not one change, and no drop is counted twice."""
+    world.ban("198.51.100.7")
+    world.publish()
+    world.client().tick()
+    world.kernel.drops("ipv4", 50)
+    world.clock.tick(30)
+    again = world.client()
+    again.tick()
+    world.kernel.drops("ipv4", 3)
+    world.passes(again, 4)
+    assert len(world.backend.applied) == 1
+    assert world.report.dropped_ipv4 == 3
+
+
+@pytest.mark.parametrize("on_exit", ["keep", "remove"])
+def test_the_end(world: World, on_exit: str) -> None:
+    """Rules and bans stay or go, as set."""
+    world.write_settings(f'on_exit = "{on_exit}"')
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    client.stop()
+    assert bool(world.banned) == (on_exit == "keep")
+    assert world.log.fields("firewall-stop") == [
+        {"rules": "kept" if on_exit == "keep" else "removed"}
+    ]
+
+
+# Connections -----------------------------------------------------------------------------------
+
+
+def test_connections_of_the_banned_are_cut(world: World) -> None:
+    """Those of who is newly banned, and of nobody else."""
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.ban("198.51.100.8")
+    world.publish()
+    world.passes(client, 2)
+    assert world.cuts == [block("198.51.100.7"), block("198.51.100.8")]
+    assert world.report.cut == 4
+
+
+def test_no_tool_for_connections(world: World) -> None:
+    """One line; the ban itself is in force."""
+    world.cut_fails = "conntrack is not installed"
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    world.passes(client, 30)
+    assert world.banned == ["198.51.100.7"]
+    assert [one["part"] for one in world.log.fields("firewall-trouble")] == ["conntrack"]
+    assert world.report.trouble == ""
+
+
+def test_established_connections_go_on(world: World) -> None:
+    """With established at keep none is cut."""
+    world.write_settings('established = "keep"')
+    world.ban("198.51.100.7")
+    world.publish()
+    world.client().tick()
+    assert world.cuts == []
+
+
+# Offload ---------------------------------------------------------------------------------------
+
+
+def flood(world: World, client: object, seconds: int, **rates: int) -> None:
+    """Let sources send so many packets a second, which Kamailio drops."""
+    for _ in range(seconds):
+        for source, rate in rates.items():
+            world.kamailio_drops(source.replace("_", ".").strip("."), rate)
+        world.kamailio_runs()
+        world.passes(client, 1)  # type: ignore[arg-type]
+
+
+def test_only_flooding_sources(world: World) -> None:
+    """Who floods goes to the kernel within seconds, until flood_for after it was last seen."""
+    world.write_settings('sources = "flooding"\nflood_rate = 50\nflood_for = 60')
+    world.ban("198.51.100.7", "198.51.100.8", "203.0.113.0/24")
+    world.publish()
+    world.kamailio_runs()
+    client = world.client()
+    client.tick()
+    assert world.banned == []
+    flood(world, client, 4, _198_51_100_7=60, _198_51_100_8=40, _203_0_113_9=500, _192_0_2_77=900)
+    assert world.banned == ["198.51.100.7", "203.0.113.9"]  # 192.0.2.77 is on no list
+    report = world.report
+    assert [one.source for one in report.flooding] == ["203.0.113.9", "198.51.100.7"]
+    assert 450 <= report.flooding[0].rate <= 550
+    flood(world, client, 58, _203_0_113_9=500)
+    assert world.banned == ["198.51.100.7", "203.0.113.9"]
+    flood(world, client, 10, _203_0_113_9=500)
+    assert world.banned == ["203.0.113.9"]
+    for _ in range(62):
+        world.kamailio_runs()
+        world.passes(client, 1)
+    assert world.banned == []
+    assert world.report.flooding == ()
+    flood(world, client, 3, _203_0_113_9=500)
+    assert world.banned == ["203.0.113.9"]
+
+
+def test_an_unbanned_source_that_floods(world: World) -> None:
+    """It goes out at once."""
+    world.write_settings('sources = "flooding"')
+    world.ban("198.51.100.7")
+    world.kamailio_runs()
+    world.publish()
+    client = world.client()
+    client.tick()
+    flood(world, client, 3, _198_51_100_7=600)
+    assert world.banned == ["198.51.100.7"]
+    world.unban("198.51.100.7")
+    world.publish()
+    world.passes(client, 1.25)
+    assert world.banned == []
+    world.passes(client, 1)
+    assert world.report.flooding == ()
+
+
+def test_a_restart_amid_a_flood(world: World) -> None:
+    """What the kernel holds stays there until its end."""
+    world.write_settings('sources = "flooding"')
+    world.ban("198.51.100.7")
+    world.kamailio_runs()
+    world.publish()
+    client = world.client()
+    client.tick()
+    flood(world, client, 3, _198_51_100_7=600)
+    again = world.client()
+    again.tick()
+    world.passes(again, 5)
+    assert world.banned == ["198.51.100.7"]
+
+
+def test_offload_without_kamailio(world: World) -> None:
+    """Nothing is offloaded, and one line says so."""
+    world.write_settings('sources = "flooding"')
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    world.passes(client, 30)
+    assert world.banned == []
+    assert [one["part"] for one in world.log.fields("firewall-trouble")] == ["kamailio"]
+    world.kamailio_runs()
+    world.passes(client, 2)
+    assert world.report.trouble == ""
