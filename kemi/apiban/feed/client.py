@@ -197,6 +197,7 @@ class RequestsTransport:
             # The key of a feed on this host stays on it: plain http is fine there alone.
             proxies={} if is_loopback(host) else get_environ_proxies(request.url),
         ) as response:
+            response.raw.enforce_content_length = True  # urllib3 of Debian 12 takes less as whole
             body = bytearray()
             for chunk in response.raw.stream(8192, decode_content=True):
                 body += chunk
