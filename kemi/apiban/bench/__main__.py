@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from apiban.bench.cost import cost_of_calls, cost_of_drops, cost_of_requests
+from apiban.bench.cost import cost_of_calls, cost_of_drops, cost_of_lists, cost_of_requests
 from apiban.bench.load import enforcement, goodput, growth, memory, sync
 from apiban.bench.machine import Machine, core_seconds
 from apiban.bench.nodes import ALLOCATORS
@@ -31,7 +31,7 @@ from apiban.errors import ApibanError
 
 __all__ = ["main"]
 
-PARTS: Final = ("drops", "good", "goodput", "growth", "sync")
+PARTS: Final = ("drops", "good", "goodput", "growth", "sync", "firewall")
 _INSIDE: Final = "APIBAN_BENCH_NAMESPACE"
 
 
@@ -169,6 +169,8 @@ def _parts(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[Path], 
                 yield f"memory (-x {name})", load(memory)
     if "sync" in only:
         yield "sync", partial(sync, quick=quick, say=_said)
+    if "firewall" in only:
+        yield "firewall", partial(cost_of_lists, quick=quick, say=_said)
 
 
 def _said(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The first two parts of the report: what a drop costs, and what a good request pays."""
+"""Parts of the report: what a drop costs, what a good request pays, and a list in the kernel."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from apiban.bench.drops import CROWDED, NFTABLES, measure_drops, measure_kernel_drops
+from apiban.bench.firewall import CHANGED, PROCESSES, measure_lists
+from apiban.bench.firewall import NFTABLES as OUR_NFTABLES
 from apiban.bench.good import ALONE, measure_calls, measure_requests
 from apiban.bench.lists import CROWDING, LISTED
 from apiban.bench.nodes import (
@@ -22,7 +24,7 @@ from apiban.bench.nodes import (
 from apiban.bench.report import Goal, Part, figure_data, figure_text
 from apiban.bench.rounds import Figure
 
-__all__ = ["cost_of_calls", "cost_of_drops", "cost_of_requests"]
+__all__ = ["cost_of_calls", "cost_of_drops", "cost_of_lists", "cost_of_requests"]
 
 Say = Callable[[str], None]
 
@@ -32,6 +34,10 @@ _OF_HTABLE = 1.3
 _OF_FLOOR = 1.6
 _OF_ADDED = 1.5
 _OF_CALL = 1.03
+# CPU seconds, with so many addresses.
+_MANY = 100_000
+_LOADED = 5.0
+_CHANGED = 0.2
 
 
 def cost_of_drops(
@@ -120,6 +126,42 @@ def cost_of_calls(folder: Path, *, allocator: str, calls: int, rounds: int, say:
         _plain(found),
     )
     return [part]
+
+
+def cost_of_lists(folder: Path, *, quick: bool, say: Say) -> list[Part]:
+    """Measure what it costs to have a list in the kernel."""
+    found = measure_lists(
+        folder,
+        count=_MANY // 20 if quick else _MANY,
+        sampled=20 if quick else 500,
+        rounds=2 if quick else 9,
+        say=say,
+    )
+    columns = {"load": found.load, "change": found.change, "restart": found.restart}
+    names = sorted(found.load, key=lambda name: found.load[name].median)
+    goals = (
+        (f"CPU seconds to load {_MANY:,} addresses", found.load[OUR_NFTABLES], _LOADED),
+        (f"CPU seconds to change {CHANGED} of them", found.change[OUR_NFTABLES], _CHANGED),
+    )
+    part = Part(
+        f"A list of {found.addresses:,} addresses in the kernel",
+        ("way", "CPU s to load", f"{CHANGED} come and {CHANGED} go", "restart"),
+        tuple(
+            (name, *(_seconds(by_name.get(name)) for by_name in columns.values())) for name in names
+        ),
+        (
+            "from the published list's file to the kernel, with all processes that are started",
+            f"{PROCESSES}: {found.sampled:,} were measured, and reckoned up to the list's length",
+            "restart: what the kernel holds is read back, and nothing is to be changed",
+        ),
+        tuple(Goal.of(*goal) for goal in goals) if found.addresses == _MANY else (),
+        {name: _plain(by_name) for name, by_name in columns.items()},
+    )
+    return [part]
+
+
+def _seconds(figure: Figure | None) -> str:
+    return "-" if figure is None else figure_text(figure, 3)
 
 
 def _of_floor(name: str, figure: Figure, found: Mapping[str, Figure]) -> str:

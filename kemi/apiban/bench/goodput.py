@@ -8,8 +8,8 @@ nothing is carried over from the point before.
 What the figures do not show, as all is on loopback:
 
 - the kernel's work for a packet, up to its place in Kamailio's socket, is done on the sender's
-  core. So is all that an nftables set does, which sees the flood in bursts of up to 60 messages
-  besides: it costs the measured node nothing here;
+  core. So is all that the rules of the offload do, which see the flood in bursts of up to 60
+  messages besides: they cost the measured node nothing here;
 - a good packet never comes amid such a burst, since it is sent from the same core. The socket of a
   worker that is overrun has had a moment to empty by then: whoever is overrun loses more calls on
   a real network than here.
@@ -38,20 +38,21 @@ from apiban.bench.check import check_node
 from apiban.bench.flood import BURST
 from apiban.bench.lists import FEW, LISTED
 from apiban.bench.machine import BenchError, UdpSocket, cpu_seconds, udp_socket, waited_seconds
-from apiban.bench.nftables import dropped_by_set, is_private
+from apiban.bench.nftables import is_private
 from apiban.bench.nodes import Node, Setup
+from apiban.bench.offload import OFFLOAD, Offload
 from apiban.bench.report import Goal
 from apiban.trial.kamailio import CONFIGURATION
 from apiban.trial.stage import UPSTREAM, free_port
 
-__all__ = ["FULL", "HTABLE_EARLY", "NONE", "OURS", "OURS_NFT", "QUICK", "RECIPE"]
+__all__ = ["FULL", "HTABLE_EARLY", "NONE", "OURS", "OURS_OFFLOAD", "QUICK", "RECIPE"]
 __all__ += ["Goodput", "Limits", "Plan", "Point", "Protection", "judge", "measure_goodput"]
 
 NONE: Final = "no protection"
 RECIPE: Final = "htable recipe"
 HTABLE_EARLY: Final = "htable, pre-parse"
 OURS: Final = "ours"
-OURS_NFT: Final = "ours behind an nftables set"
+OURS_OFFLOAD: Final = "ours with kernel offload"
 
 _CALLER: Final = "127.0.2.1"
 _CORE: Final = "0"
@@ -75,7 +76,7 @@ class Protection:
     name: str
     defines: tuple[str, ...] = ()
     list_in: str = ""
-    offload: bool = False  # the kernel drops the listed sources in front of it
+    offload: bool = False  # the firewall client runs beside it
 
 
 PROTECTIONS: Final = {
@@ -85,7 +86,7 @@ PROTECTIONS: Final = {
         Protection(RECIPE, ("WITH_RECIPE",), "htable"),
         Protection(HTABLE_EARLY, ("WITH_HTABLE_EARLY",), "htable"),
         Protection(OURS, ("WITH_NATIVE",), "store"),
-        Protection(OURS_NFT, ("WITH_NATIVE",), "store", offload=True),
+        Protection(OURS_OFFLOAD, ("WITH_NATIVE",), "store", offload=True),
     )
 }
 
@@ -202,12 +203,12 @@ def measure_goodput(
     """Measure rate by rate, the protections in turn, every second rate backwards.
 
     A protection is left out of the higher rates once it has lost most of the calls, or once the
-    flood cannot be made faster. The nftables set is measured in a private network namespace only.
+    flood cannot be made faster. The offload is measured in a private network namespace only.
     """
     left = [PROTECTIONS[name] for name in plan.protections]
     if not (is_private() and shutil.which("nft")):
         left = [one for one in left if not one.offload]
-        say("no nftables set: it needs nft, and a private network namespace (unshare -n)")
+        say("no kernel offload: it needs nft, and a private network namespace (unshare -n)")
     points: list[Point] = []
     for turn, rate in enumerate(plan.rates):
         for protection in left[:: -1 if turn % 2 else 1]:
@@ -239,17 +240,28 @@ def _point(protection: Protection, rate: int, folder: Path, allocator: str, plan
         list_in=protection.list_in,
         answers="405",  # to OPTIONS
     )
-    node = Node(setup, folder, LISTED, allocator=allocator, options=("-m", _MEMORY))
+    node = Node(
+        setup,
+        folder,
+        LISTED,
+        allocator=allocator,
+        settings=OFFLOAD if protection.offload else "",
+        options=("-m", _MEMORY),
+    )
     with _Program("apiban.bench.upstream", upstream) as server, node, contextlib.ExitStack() as on:
         check_node(node)
-        if protection.offload:
-            on.enter_context(dropped_by_set(node.port, LISTED))
+        log = folder / "firewall.log"
+        client = Offload(node.environ, node.runtime, log) if protection.offload else None
+        if client is not None:
+            on.enter_context(client)
         pids, port = node.workers(), int(upstream.rpartition(":")[2])
-        before, began = udp_socket(node.port), time.monotonic()
-        cpu, waited = cpu_seconds(pids), waited_seconds(pids)
         flood = on.enter_context(_flood(node.target, rate, plan)) if rate else None
         if flood is not None:
             time.sleep(_LEAD)
+        # Until the client has seen who floods, all of it is Kamailio's, as without it.
+        missing = len(LISTED) - client.flooding(len(LISTED)) if flood and client else 0
+        before, began = udp_socket(node.port), time.monotonic()
+        cpu, waited = cpu_seconds(pids), waited_seconds(pids)
         words = ("--source", _CALLER, "--rate", str(plan.calls), "--seconds", str(plan.seconds))
         with _Program(
             "apiban.bench.calls", node.target, *words, "--patience", str(plan.patience)
@@ -271,6 +283,7 @@ def _point(protection: Protection, rate: int, folder: Path, allocator: str, plan
         worker=worker / took,
         waited=waited / took,
         upstream=unseen,
+        missing=missing,
         exhausted=any(_MORE_MEMORY.search(line) for line in node.kamailio.log_lines()),
     )
 
@@ -287,8 +300,12 @@ def judge(  # noqa: PLR0913 - what was seen
     waited: float,
     upstream: UdpSocket,
     exhausted: bool,
+    missing: int = 0,
 ) -> Point:
-    """Make a point of what was seen, with its doubts. ``sent`` is the flood's own report."""
+    """Make a point of what was seen, with its doubts. ``sent`` is the flood's own report.
+
+    ``missing`` are the flooding sources that the kernel should have, and had not.
+    """
     flood = sent["sent"] / sent["seconds"] if sent else 0.0
     late = _percentile(report.lateness, 0.99) or 0.0
     doubts = {
@@ -301,6 +318,7 @@ def judge(  # noqa: PLR0913 - what was seen
         "the flood ended early": bool(sent) and sent["began"] + sent["seconds"] < report.ended,
         f"{relayed} INVITEs of the flood were relayed": bool(protection.list_in and relayed),
         "shared memory was exhausted": exhausted,
+        f"{missing} flooding sources were not in the kernel": missing > 0,
     }
     return Point(
         protection.name,

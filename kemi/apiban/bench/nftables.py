@@ -14,7 +14,7 @@ from pathlib import Path
 
 from apiban.bench.machine import BenchError
 
-__all__ = ["dropped_at_once", "dropped_by_set", "is_private"]
+__all__ = ["apply_rules", "dropped_at_once", "dropped_by_set", "is_private"]
 
 
 def is_private() -> bool:
@@ -57,15 +57,15 @@ def dropped_at_once(port: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _table(name: str, body: str) -> Iterator[None]:
-    _nft(f"table {name} {{\n{body}\n}}\n")
+    apply_rules(f"table {name} {{\n{body}\n}}\n")
     try:
         yield
     finally:
-        _nft(f"delete table {name}\n")
+        apply_rules(f"delete table {name}\n")
 
 
-def _nft(rules: str) -> None:
-    """Apply rules.
+def apply_rules(rules: str) -> None:
+    """Feed a script to nft.
 
     Raises:
         BenchError: nft is missing, or refused them.

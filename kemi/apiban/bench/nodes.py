@@ -135,10 +135,11 @@ class Node:
             encoding="utf-8",
         )
         self._settings.chmod(0o600)
+        self.environ = {**clean, **setup.environ, "APIBAN_SETTINGS": str(self._settings)}
         self.kamailio = Kamailio(
             folder / "kamailio",
             listen=[f"udp:{HOST}:{self.port}"],
-            environ={**clean, **setup.environ, "APIBAN_SETTINGS": str(self._settings)},
+            environ=self.environ,
             configuration=setup.configuration,
             script=setup.script,
             workers=workers,

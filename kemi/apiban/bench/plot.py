@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from xml.sax.saxutils import escape
 
-from apiban.bench.goodput import HTABLE_EARLY, NONE, OURS, OURS_NFT, RECIPE, Goodput, Point
+from apiban.bench.goodput import HTABLE_EARLY, NONE, OURS, OURS_OFFLOAD, RECIPE, Goodput, Point
 
 __all__ = ["draw_goodput"]
 
@@ -25,7 +25,7 @@ _STYLES: Final = {
     RECIPE: ("b", "7 4", "square"),
     HTABLE_EARLY: ("c", "2 3", "diamond"),
     OURS: ("d", "", "triangle"),
-    OURS_NFT: ("e", "10 3 2 3", "cross"),
+    OURS_OFFLOAD: ("e", "10 3 2 3", "cross"),
 }
 _STYLE: Final = """
 svg { --ink: #1f2328; --faint: #d0d7de; --paper: #ffffff;

@@ -18,6 +18,7 @@ from apiban.lab.command import LabError
 from apiban.lab.connections import await_tcp, hold_connections
 from apiban.lab.metrics import await_metric, remember_metric
 from apiban.lab.node import KAMAILIO, Event
+from apiban.lab.offload import await_offload, end_offload, offload
 from apiban.lab.proxy import MODE, MODES
 from apiban.lab.situation import Step
 from apiban.lab.stage import Stage
@@ -286,6 +287,9 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "forget": _action(_forget),
     "hold-connections": _action(hold_connections, "sources"),
     "await-tcp": _action(await_tcp, "source", "served", "note", changes=False),
+    "offload": _action(offload),
+    "await-offload": _action(await_offload, "source", "more", changes=False),
+    "end-offload": _action(end_offload),
     "remember-metric": _action(remember_metric, "query", changes=False),
     "await-metric": _action(await_metric, "query", "least", "more", changes=False),
 }

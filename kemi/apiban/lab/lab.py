@@ -41,7 +41,7 @@ _CONTEXT: Final = (
     "kemi",
     "sipp-scenarios",
 )
-_IMAGES: Final = ("feed", "kamailio", "sipp", "prometheus")
+_IMAGES: Final = ("feed", "kamailio", "firewall", "sipp", "prometheus")
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,7 @@ def test_without_a_call_that_was_set_up_there_is_no_time() -> None:
         ({"relayed": 3}, "3 INVITEs of the flood were relayed"),
         ({"upstream": UdpSocket(0, 4)}, "4 packets lost by the upstream"),
         ({"exhausted": True}, "shared memory was exhausted"),
+        ({"missing": 3}, "3 flooding sources were not in the kernel"),
         ({"waited": 0.2}, "the worker waited 20% of the time for its core"),
     ],
 )
@@ -200,12 +201,12 @@ def test_low_floods_are_for_those_without_protection(measured: Callable[..., lis
     assert [one for one in found if one.startswith(OURS)] == [f"{OURS}@0", f"{OURS}@20"]
 
 
-def test_the_kernels_set_needs_a_namespace_of_its_own(
+def test_the_offload_needs_a_namespace_of_its_own(
     measured: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody's firewall is touched: without one, it is left out."""
-    plan = Plan((0,), (OURS, goodput.OURS_NFT))
+    plan = Plan((0,), (OURS, goodput.OURS_OFFLOAD))
     monkeypatch.setattr(goodput.shutil, "which", lambda name: name)
-    for private, expected in ((False, [OURS]), (True, [OURS, goodput.OURS_NFT])):
+    for private, expected in ((False, [OURS]), (True, [OURS, goodput.OURS_OFFLOAD])):
         monkeypatch.setattr(goodput, "is_private", lambda private=private: private)
         assert measured(plan, lambda *_: 0) == [f"{name}@0" for name in expected]
