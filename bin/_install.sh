@@ -12,9 +12,13 @@ packages=(
   kamailio-tls-modules sip-tester netbase python3 python3-venv iproute2 openssl ca-certificates
 )
 # What the benchmark compares with; the tests run it where there is no network to install from.
-bench_packages=(nftables kamailio-lua-modules util-linux)
-# What the tests alone need: a database server, promtool, a browser for the status page, a terminal.
-test_packages=(postgresql prometheus chromium fonts-dejavu-core tmux groff-base "${bench_packages[@]}")
+bench_packages=(nftables ipset iptables kamailio-lua-modules util-linux)
+# What the tests alone need: a database server, promtool, a browser for the status page, a terminal;
+# the firewall's tools; what checks units and the Debian package, and the clean root for it.
+test_packages=(
+  postgresql prometheus chromium fonts-dejavu-core tmux groff-base
+  conntrack fail2ban systemd lintian debootstrap "${bench_packages[@]}"
+)
 
 say() { printf '%s\n' "$*" >&2; }
 

@@ -82,6 +82,14 @@ EVENTS: Final[dict[str, Level]] = {
     "trusted-refused": "warn",
     "mirror": "notice",
     "mirror-failed": "warn",
+    # the firewall client
+    "firewall-start": "notice",
+    "firewall": "notice",
+    "firewall-changed": "info",
+    "firewall-healed": "warn",
+    "firewall-offload": "info",
+    "firewall-trouble": "err",
+    "firewall-stop": "notice",
 }
 
 

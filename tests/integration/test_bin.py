@@ -47,7 +47,7 @@ def folders(parent: Path) -> set[str]:
     "name",
     [
         *("run", "test", "check-settings", "counters", "fresh-roots"),
-        *("apiban", "bench-feed", "bench", "lab", "man", "tour"),
+        *("apiban", "bench-feed", "bench", "lab", "man", "tour", "deb"),
     ],
 )
 def test_help(name: str) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 from apiban.address import parse_network
+from apiban.firewall.report import report_path as firewall_path
+from apiban.firewall.report import write_report as write_firewall
 from apiban.settings import Mode, load_settings
 from apiban.store import DETECTOR, LOCAL, FeedState, Store
 from apiban.sync.drift import Drift
@@ -27,6 +29,7 @@ from tests.support.honeypot import Tool, nonce_in, running
 from tests.support.log import MemoryLog
 from tests.support.node import HOST, NodeUnderTest, free_port, wait_for
 from tests.support.prom import declared, watched
+from tests.support.reports import firewall_report
 from tests.support.sip import Sender
 
 pytestmark = pytest.mark.kamailio
@@ -396,10 +399,20 @@ def test_page_is_prometheus_and_the_documentation_is_the_page(
     node: NodeUnderTest, scraper: Scraper
 ) -> None:
     """It holds each documented metric of a node, no other of ours, and Kamailio's statistics."""
+    told = firewall_report(at=time.time(), dropped_ipv4=7)
+    write_firewall(firewall_path(node.folder / "runtime"), told)
     wait_for(lambda: scraper.number("apiban_sync_held_passes") is not None, "a whole page")
+    wait_for(lambda: scraper.number("apiban_firewall_up") == 1, "the firewall client's numbers")
     status, page = scraper.ask()
     assert status == 200
     families = list(text_string_to_metric_families(page))
+    dropped = [
+        (sample.labels["family"], sample.value)
+        for family in families
+        for sample in family.samples
+        if sample.name == "apiban_firewall_dropped_packets_total"
+    ]
+    assert sorted(dropped) == [("ipv4", 7), ("ipv6", 0)]
     names = {family.name for family in families}
     samples = {sample.name for family in families for sample in family.samples}
     assert {name for name in declared() if not name.startswith("apiban_honeypot_")} == {

@@ -174,6 +174,10 @@ WELL = {
     "apiban_sync_held_passes": "0x3000",
     'apiban_sync_held_back{why="growth-held"}': "0x3000",
     "apiban_sync_requests_left": "0 4 2x3000",
+    "apiban_firewall_up": "1x3000",
+    "apiban_firewall_failing": "0x3000",
+    "apiban_firewall_last_check_timestamp_seconds": "0+60x3000",
+    "apiban_firewall_healed_total": "0x100 1x2900",
 }
 FROM_30 = "0x29 1x3000"  # from minute 30 on
 UNTIL_30 = "1x29 0x3000"
@@ -212,6 +216,20 @@ TROUBLES: dict[str, tuple[dict[str, str], str, int, int]] = {
     "outage": ({'apiban_feed_state{state="outage"}': FROM_30}, "ApibanFeedFailing", 44, 46),
     "held-pass": ({"apiban_sync_held_passes": FROM_30}, "ApibanPassHeld", 39, 41),
     "growth": ({'apiban_sync_held_back{why="growth-held"}': FROM_30}, "ApibanGrowthHeld", 39, 41),
+    "firewall-down": ({"apiban_firewall_up": UNTIL_30}, "ApibanFirewallDown", 31, 33),
+    "firewall-trouble": ({"apiban_firewall_failing": FROM_30}, "ApibanFirewallFailing", 31, 33),
+    "firewall-blind": (
+        {"apiban_firewall_last_check_timestamp_seconds": STOPPED},
+        "ApibanFirewallFailing",
+        36,
+        39,
+    ),
+    "firewall-mended": (
+        {"apiban_firewall_healed_total": "0x29 0+1x2970"},
+        "ApibanFirewallMended",
+        34,
+        37,
+    ),
     "budget": ({"apiban_sync_requests_left": "2x29 0x3000"}, "ApibanBudgetExhausted", 63, 67),
 }
 

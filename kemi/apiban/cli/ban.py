@@ -28,6 +28,11 @@ _wide = click.option("--wide", is_flag=True, help="Permit ranges wider than feed
 @click.option("--for", "lasts", type=DURATION, help="How long: 90s, 30m, 12h, 7d; else for good.")
 @click.option("--reason", default="", help="Why: it is kept, and shown by apiban why.")
 @click.option("--around", is_flag=True, help="Ban a range around exempt addresses that it holds.")
+@click.option(
+    "--automatic",
+    is_flag=True,
+    help="For programs: refuse who was unbanned by hand, and shorten no ban.",
+)
 @_wide
 @lists.skip_bad
 @force.outcome_options
@@ -41,6 +46,7 @@ def ban(  # noqa: PLR0913 - each is one thing that an operator chooses
     lasts: float | None,
     reason: str,
     around: bool,
+    automatic: bool,
     wide: bool,
     skip_bad: bool,
     waits: bool,
@@ -62,7 +68,10 @@ def ban(  # noqa: PLR0913 - each is one thing that an operator chooses
             feed=host.settings.feed,
             wide=wide,
             around=around,
+            automatic=automatic,
         )
+        if automatic:
+            plan = plan.lasting(store, expires=expires)
         done = skip_bad or not (asked.bad or plan.refused)
         new = plan.carry_out(store, expires=expires, now=now) if done else 0
     banned = plan.ban if done else ()
@@ -72,6 +81,7 @@ def ban(  # noqa: PLR0913 - each is one thing that an operator chooses
             {
                 "banned": [_banned(one, expires) for one in banned],
                 "new": new,
+                "kept": [_entry(one) for one in plan.kept],
                 "lifted": [str(one.network) for one in plan.lift] if done else [],
                 "refused": lists.document(asked, plan.refused),
                 "in_force": force.document(in_force),
@@ -85,6 +95,10 @@ def ban(  # noqa: PLR0913 - each is one thing that an operator chooses
     why = {one: f": {one.reason}" if one.reason else "" for one in banned}
     lines = [f"{one.network} banned {until}{why[one]}" for one in banned]
     lists.say_each(lines, f"{{}} banned {until}, {new:,} of them new")
+    lists.say_each(
+        [f"{one.network} stays banned {force.how_long(one.expires, now)}" for one in plan.kept],
+        "{} stay banned for longer",
+    )
     if plan.lift:
         click.echo(f"{many(len(plan.lift), 'earlier unban')} lifted")
     force.say(in_force)
@@ -99,6 +113,11 @@ def ban(  # noqa: PLR0913 - each is one thing that an operator chooses
     help="How long what a feed lists stays allowed (feed.ban_for, 7 days, unless it is set).",
 )
 @click.option("--reason", default="", help="Why: it is kept, and shown by apiban why.")
+@click.option(
+    "--automatic",
+    is_flag=True,
+    help="For programs: end what apiban ban set, with --reason that alone; allow nothing.",
+)
 @_wide
 @lists.skip_bad
 @force.outcome_options
@@ -111,6 +130,7 @@ def unban(  # noqa: PLR0913 - each is one thing that an operator chooses
     file: Path | None,
     lasts: float | None,
     reason: str,
+    automatic: bool,
     wide: bool,
     skip_bad: bool,
     waits: bool,
@@ -119,8 +139,10 @@ def unban(  # noqa: PLR0913 - each is one thing that an operator chooses
     """End bans at once: those set here, those of the detector, and those of the feed.
 
     What the feed or a wider range still bans goes onto the allow list for a time, so that its next
-    listing does not bring it back.
+    listing does not bring it back. --automatic, for programs, overrules nobody.
     """
+    if automatic and lasts is not None:
+        raise click.UsageError("--for goes without --automatic, which allows nothing")
     asked = lists.given(addresses, file, reason)
     store = host.store_to_write()
     settings, now = host.settings, host.clock.now()
@@ -134,6 +156,8 @@ def unban(  # noqa: PLR0913 - each is one thing that an operator chooses
             now=now,
             wide=wide,
         )
+        if automatic:
+            plan = plan.automatic(reason)
         done = skip_bad or not (asked.bad or plan.refused)
         if done:
             plan.carry_out(store, expires=expires, now=now)
@@ -156,6 +180,7 @@ def unban(  # noqa: PLR0913 - each is one thing that an operator chooses
                     {"network": str(wanted.network), "by": str(exemption)}
                     for wanted, exemption in plan.saved
                 ],
+                "still_banned": [_entry(one) for one in plan.stay],
                 "not_banned": [str(one.network) for one in plan.free],
                 "refused": lists.document(asked, plan.refused),
                 "in_force": force.document(in_force),
@@ -178,6 +203,9 @@ def _say_unbanned(plan: UnbanPlan, until: str) -> None:
     lists.say_each(
         [f"{wanted.network} is saved already: {one}" for wanted, one in plan.saved],
         "{} are saved already",
+    )
+    lists.say_each(
+        [f"{one.network} stays banned ({one.source})" for one in plan.stay], "{} stay banned"
     )
     lists.say_each([f"{one.network} was not banned" for one in plan.free], "{} were not banned")
 

@@ -24,28 +24,38 @@ __all__ = [
     "wait",
 ]
 
-# The status of a change that is stored, and that the Kamailio that runs here does not have yet.
+# The status of a change that is stored, and that the Kamailio or the kernel does not have yet.
 NOT_IN_FORCE: Final = 4
 
 _AT_ONCE: Final = 0.005
+# Who has a change is said where there is a firewall client.
+_WHERE: Final = {
+    (): "",
+    ("kamailio",): "",
+    ("kernel",): " in the kernel",
+    ("kamailio", "kernel"): " in Kamailio and in the kernel",
+}
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def outcome_options(command: _Command) -> _Command:
     """Give a command ``--no-wait`` and ``--json``."""
     waits = click.option(
-        "--wait/--no-wait", "waits", default=True, help="Wait until the workers have it."
+        "--wait/--no-wait",
+        "waits",
+        default=True,
+        help="Wait until it is in force.",
     )
     return waits(click.option("--json", "as_json", is_flag=True, help="For machines.")(command))
 
 
 def wait(host: Host, store: Store, *, waits: bool) -> InForce | None:
-    """Wait until all that was written is in every worker's list; None when nobody shall."""
+    """Wait until all that was written is in every worker's list and the kernel; None: do not."""
     return host.wait_in_force(store) if waits else None
 
 
 def end(in_force: InForce | None) -> None:
-    """End the command with a status of its own when a Kamailio runs without the change.
+    """End the command with a status of its own when Kamailio or the kernel lacks the change.
 
     Raises:
         Exit
@@ -63,19 +73,25 @@ def say(in_force: InForce | None) -> None:
         click.echo(f"apiban: stored, not in force yet: {in_force.why_not}", err=True)
     else:
         took = f" in {in_force.seconds:.2f} s" if in_force.seconds >= _AT_ONCE else ""
-        click.echo(f"in force{took}, generation {in_force.generation}")
+        where = _WHERE[in_force.where]
+        generation = f", generation {in_force.generation}" if in_force.generation else ""
+        click.echo(f"in force{where}{took}{generation}")
     end(in_force)
 
 
 def document(in_force: InForce | None) -> dict[str, object] | None:
-    """Give it for machines: ``seconds`` is null when it is not in force, ``why_not`` says why."""
+    """Give it for machines: ``seconds`` is null when it is not in force, ``why_not`` says why.
+
+    ``where`` are those who have it.
+    """
     if in_force is None:
         return None
     done = in_force.seconds is not None
     return {
         "seconds": in_force.seconds,
-        "generation": in_force.generation if done else None,
+        "generation": (in_force.generation or None) if done else None,
         "why_not": None if done else in_force.why_not,
+        "where": list(in_force.where),
     }
 
 

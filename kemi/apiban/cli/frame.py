@@ -76,6 +76,7 @@ def document(state: State, found: Sequence[Source], troubles: Sequence[Trouble])
             name: {"packets": packets, "per_second": round(speed, 1)}
             for name, (packets, speed) in transports(found).items()
         },
+        "firewall": None if state.kernel is None else state.kernel.document(),
         "sources": [
             {
                 "source": one.hit.source,
@@ -108,7 +109,8 @@ def document(state: State, found: Sequence[Source], troubles: Sequence[Trouble])
 class Frame:
     """What the lines of one frame show, each of at most ``width`` characters.
 
-    ``history`` are the last rates of drops; ``plain`` draws with ASCII alone.
+    ``history`` are the last rates of drops, Kamailio's and the kernel's together; ``plain`` draws
+    with ASCII alone.
     """
 
     state: State
@@ -129,7 +131,10 @@ class Frame:
             for cells, one in zip(rows, self.found, strict=False)
         ]
         if not self.found:
-            table = [Text("no listed source was met since Kamailio's start", style="dim")]
+            told = "no listed source was met since Kamailio's start"
+            if self.state.last is None and self.state.kernel is not None:
+                told = "the kernel counts no sources, and no Kamailio runs that does"
+            table = [Text(told, style="dim")]
         drawn = [*above, *table][:height]
         for one in drawn:
             one.truncate(self.width, overflow="crop" if self.plain else "ellipsis")
@@ -154,22 +159,17 @@ class Frame:
         yield Text()
 
     def _numbers(self) -> Iterator[Text]:
-        last, rates = self.state.last, self.state.rates
-        if last is None:
-            return
-        total = last.total
-        rows = (
-            ("dropped", None if rates is None else rates.dropped, total.dropped),
-            ("would drop", None if rates is None else rates.would_drop, total.would_drop),
-            ("passed", None if rates is None else rates.passed, total.passed),
-        )
-        for name, speed, count in rows:
+        rows = [*self._of_kamailio(), *self._of_kernel()]
+        for number, (name, speed, count) in enumerate(rows):
             per = "-" if speed is None else rate(speed)
             line = Text.assemble((f"{name:<12}", "dim"), (f"{per:>9}/s", "bold"), f"{count:>15,}  ")
-            if name == "dropped":
+            if not number:
                 room = min(_SPARK, self.width - line.cell_len)
                 line.append(self._spark(room), style="red")
             yield line
+        if self.state.last is None:
+            return
+        total = self.state.last.total
         by = (
             (FEED_SOURCE, total.dropped_feed),
             (LOCAL, total.dropped_local),
@@ -180,6 +180,27 @@ class Frame:
         yield self._labelled(
             "via", ", ".join(f"{name} {rate(speed)}/s" for name, (_, speed) in sums.items()) or "-"
         )
+
+    def _of_kamailio(self) -> list[tuple[str, float | None, int]]:
+        """Give what Kamailio did: a name, how many a second, how many in all."""
+        last, rates = self.state.last, self.state.rates
+        if last is None:
+            return []
+        total = last.total
+        return [
+            ("dropped", None if rates is None else rates.dropped, total.dropped),
+            ("would drop", None if rates is None else rates.would_drop, total.would_drop),
+            ("passed", None if rates is None else rates.passed, total.passed),
+        ]
+
+    def _of_kernel(self) -> list[tuple[str, float | None, int]]:
+        """Give what the kernel dropped, or in shadow mode counted, before Kamailio saw it."""
+        kernel = self.state.kernel
+        if kernel is None:
+            return []
+        name = "in kernel" if kernel.report.mode == "enforce" else "kernel saw"
+        speed = kernel.report.dropped_per_second if kernel.runs else None
+        return [(name, speed, kernel.dropped)]
 
     def _spark(self, room: int) -> str:
         """Draw the last rates, each as high as its part of the highest."""

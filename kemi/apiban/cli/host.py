@@ -16,9 +16,12 @@ from typing import Final
 import click
 
 from apiban.address import Network
+from apiban.alive import is_alive
 from apiban.cli.show import printable
 from apiban.clock import Clock, SystemClock
 from apiban.errors import ApibanError, BoardError, SettingsError, StoreError
+from apiban.firewall import report as firewall
+from apiban.firewall.running import runs
 from apiban.gate.board import Board
 from apiban.settings import Mode, Settings, load_settings, settings_path
 from apiban.settings.load import salvage_settings
@@ -32,26 +35,33 @@ from apiban.sync.report import (
     report_path,
 )
 
-__all__ = ["SILENT", "Host", "InForce", "is_alive", "pass_host"]
+__all__ = ["SILENT", "Host", "InForce", "pass_host"]
 
 _POLL: Final = 0.02
 # A sync process writes its report at least every minute.
 _REPORT_LASTS: Final = 90.0
 # It takes a tick several times a second: after so many without one it hangs.
 SILENT: Final = 10.0
+_LEFT: Final = (
+    "the firewall client runs no more, and the kernel keeps what it held until that runs out: "
+    "restart apiban-firewall"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """What became of a change: ``seconds`` until the workers had it, None when they have not.
+    """What became of a change: ``seconds`` until all here had it, None when somebody has not.
 
-    ``why_not`` says what stands in the way then; ``runs`` is whether a Kamailio runs here at all.
+    ``where`` names who has it: "kamailio" for its workers, "kernel" for the firewall client.
+    ``why_not`` says what stands in the way of the others; ``runs`` is whether any of the two runs
+    here at all.
     """
 
     seconds: float | None
     generation: int = 0
     why_not: str = ""
     runs: bool = True
+    where: tuple[str, ...] = ()
 
 
 class Host:
@@ -246,6 +256,15 @@ class Host:
             return None
         return report if self.clock.now() - report.at < _REPORT_LASTS else None
 
+    def firewall_report(self) -> firewall.FirewallReport | None:
+        """Give what a firewall client said of itself last; None where none ever ran."""
+        return firewall.read_report(firewall.report_path(self.settings.paths.runtime))
+
+    def firewall(self) -> firewall.FirewallReport | None:
+        """Give what the running firewall client says of itself; None when none runs."""
+        report = self.firewall_report()
+        return report if report is not None and runs(report, self.clock.now()) else None
+
     def silence(self) -> float | None:
         """Give for how many seconds the sync process took no tick; None when that is not known."""
         beaten = None if self.board is None else self.board.beaten
@@ -293,31 +312,71 @@ class Host:
         return ""
 
     def wait_in_force(self, store: Store, *, at_most: float = 5.0) -> InForce:
-        """Wait until the published list knows all that was written through this store."""
+        """Wait until the workers and the kernel have all that was written through this store.
+
+        Each only where it runs: Kamailio with the module, the firewall client.
+        """
         position = store.noted  # not what others wrote since, which may change no list
-        board, report = self.board, self.report()
-        if board is None:
+        last, runs_here = self.firewall_report(), self.firewall()
+        if self.board is None and last is None:
             why_not = "no Kamailio runs here; in force when one starts"
             return InForce(None, why_not=why_not, runs=False)
-        if report is None:
-            return InForce(None, why_not="no sync process runs; apiban doctor says more")
-        other = self.other_store()
-        if other:
-            return InForce(None, why_not=other)
+        whys = [self._cannot_publish()] if self.board is not None else []
+        missing = {"kamailio"} if whys == [""] else set()
+        if runs_here is not None:
+            missing.add("kernel")
+        elif last is not None:
+            whys.append(_LEFT)
+        having, waited = self._wait(missing, position, at_most)
+        whys += [self._late(name, at_most) for name in sorted(missing - having)]
+        whys = [why for why in whys if why]
+        if whys:
+            has = {"kernel": "the kernel has it", "kamailio": "Kamailio has it"}
+            told = [*(has[name] for name in having), *whys]
+            return InForce(None, why_not="; ".join(told), where=tuple(sorted(having)))
+        return InForce(waited, self._generation(), where=tuple(sorted(having)))
+
+    def _wait(self, names: set[str], position: int, at_most: float) -> tuple[set[str], float]:
+        """Wait until each of these knows the store that far; give those that do, and how long."""
         began = time.monotonic()
+        having: set[str] = set()
         while True:
             waited = time.monotonic() - began
-            if board.position >= position:
-                return InForce(waited, board.generation)
-            if waited >= at_most:
-                silence = self.silence() or 0.0
-                hangs = silence >= at_most
-                why = f": the sync process hangs, for {silence:.0f} s by now" if hangs else ""
-                return InForce(
-                    None,
-                    why_not=f"not published within {at_most:g} s{why}; apiban doctor says more",
-                )
+            having |= {name for name in names - having if self._knows(name) >= position}
+            if having == names or waited >= at_most:
+                return having, waited
             time.sleep(_POLL)
+
+    def _cannot_publish(self) -> str:
+        """Say why no change comes to the Kamailio that runs here; empty when one can."""
+        if self.report() is None:
+            return "no sync process runs; apiban doctor says more"
+        return self.other_store()
+
+    def _knows(self, name: str) -> int:
+        """Give up to which number of the store's journal the one or the other knows it."""
+        if name == "kamailio":
+            return 0 if self.board is None else self.board.position
+        report = self.firewall_report()
+        return 0 if report is None else report.position
+
+    def _late(self, name: str, at_most: float) -> str:
+        """Say that the one or the other did not take a change in time."""
+        if name == "kernel":
+            report = self.firewall()
+            trouble = report.trouble if report is not None else "its client has ended"
+            why = f": {trouble}" if trouble else ""
+            return f"not in the kernel within {at_most:g} s{why}; apiban doctor says more"
+        silence = self.silence() or 0.0
+        hangs = silence >= at_most
+        why = f": the sync process hangs, for {silence:.0f} s by now" if hangs else ""
+        return f"not published within {at_most:g} s{why}; apiban doctor says more"
+
+    def _generation(self) -> int:
+        if self.board is not None:
+            return self.board.generation
+        report = self.firewall_report()
+        return 0 if report is None else report.generation
 
     def close(self) -> None:
         """Close what was opened."""
@@ -328,11 +387,6 @@ class Host:
         store = Store(path)
         self._close.append(store.close)
         return store
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process runs, whoever's it is."""
-    return Path(f"/proc/{pid}").exists()
 
 
 pass_host = click.make_pass_decorator(Host)

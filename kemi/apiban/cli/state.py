@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from apiban.cli.host import Host
+from apiban.cli.kernel import Kernel, kernel
 from apiban.cli.look import Look, Rates, rates
 from apiban.cli.published import Published, published
 from apiban.errors import StoreError
@@ -43,7 +44,8 @@ class State:
     ``last`` are looks at the board, None where no Kamailio runs; they are the same one where
     nobody waited, and then ``rates`` and ``behind``, the workers with an older list, are None.
     ``silence`` is for how many seconds the sync process took no tick, None where that is not known;
-    ``mistake`` is one in the settings, while ``settings`` are others.
+    ``mistake`` is one in the settings, while ``settings`` are others. ``kernel`` is what the
+    firewall client says, None where none ever ran.
     """
 
     now: float
@@ -60,6 +62,7 @@ class State:
     behind: int | None = None
     silence: float | None = None
     mistake: str = ""
+    kernel: Kernel | None = None
 
     @property
     def mode(self) -> Mode:
@@ -102,6 +105,7 @@ def gather(host: Host, first: Look | None) -> State:
         last=first,
         silence=host.silence(),
         mistake=host.mistake,
+        kernel=kernel(host),
     )
 
 

@@ -36,7 +36,7 @@ _SOURCES: Final = (FEED_SOURCE, LOCAL, DETECTOR)
 @click.option("--strict", is_flag=True, help="Status 1 if there is a warning: for monitoring.")
 @pass_host
 def status(host: Host, /, *, as_json: bool, waits: bool, strict: bool) -> None:
-    """Show how the node is: warnings first, then mode, list, feed, drops and workers."""
+    """Show how the node is: warnings, mode, list, feed, drops, the firewall and workers."""
     board = host.board
     first = None if board is None else look(board, uptime=host.clock.uptime())
     state = gather(host, first)
@@ -111,6 +111,7 @@ def document(state: State, found: list[Trouble]) -> dict[str, Any]:
             "would_drop_per_second": None if rates is None else round(rates.would_drop, 1),
             "passed_per_second": None if rates is None else round(rates.passed, 1),
         },
+        "firewall": None if state.kernel is None else state.kernel.document(),
         "workers": None if last is None else {"count": len(last.workers), "behind": state.behind},
     }
 
@@ -133,6 +134,7 @@ class _Page:
         self._list()
         self._feed()
         self._packets()
+        self._firewall()
         self._workers()
         self._sheet.write()
 
@@ -204,6 +206,12 @@ class _Page:
         if total.faults:
             told = f"{many(total.faults, 'packet')} let through since then: see the log"
             self._sheet.add(told, label="faults", style="red")
+
+    def _firewall(self) -> None:
+        kernel, label = self._state.kernel, "firewall"
+        for told in () if kernel is None else kernel.lines(self._state.now):
+            self._sheet.add(told, label=label)
+            label = ""
 
     def _workers(self) -> None:
         state = self._state

@@ -11,10 +11,12 @@ import click
 
 from apiban.cli import force
 from apiban.cli.follow import Outcome, Standing, Walk, pause_of
+from apiban.cli.forever import sync_forever
 from apiban.cli.host import Host, InForce, pass_host
 from apiban.cli.show import console, printable, terminal, write_json
 from apiban.cli.syncer import Syncer, somebody_syncs
 from apiban.errors import ApibanError
+from apiban.journal import make_journal
 from apiban.store import FEED_SOURCE, Store
 from apiban.sync.report import SyncReport
 
@@ -29,13 +31,23 @@ Show = Callable[[Standing], None]
 @click.command()
 @click.option("--full", is_flag=True, help="Walk over the whole list, and remove what it has not.")
 @click.option("--now", "at_once", is_flag=True, help="End the pause after a failure of the feed.")
+@click.option("--forever", is_flag=True, help="Be the sync process until SIGTERM: for a service.")
 @force.outcome_options
 @pass_host
-def sync(host: Host, /, *, full: bool, at_once: bool, waits: bool, as_json: bool) -> None:
+def sync(  # noqa: PLR0913 - each is one thing that an operator chooses
+    host: Host, /, *, full: bool, at_once: bool, forever: bool, waits: bool, as_json: bool
+) -> None:
     """Ask the feed for what is new, as soon as the rate limit allows, and wait for the list's end.
 
-    The running sync process does it; where none runs, this command is that process for a while.
+    The running sync process does it; where none runs, this command is that process for a while, or
+    with --forever until it is told to end.
     """
+    if forever:
+        if full or at_once or as_json or not waits:
+            raise click.UsageError("--forever goes with no other option")
+        _must_be_able(host)
+        sync_forever(host, make_journal())
+        return
     running = somebody_syncs(host.settings.paths.state)
     if not running:
         _must_be_able(host)

@@ -1,4 +1,4 @@
-"""Being the sync process of a store, where none runs: for a while, in this process."""
+"""Being the sync process of a store, where none runs: in this process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import Final
 import click
 
 from apiban.cli.host import Host
+from apiban.errors import ApibanError
 from apiban.gate.board import Board
 from apiban.kemi.folders import Folders
-from apiban.log import EVENTS, line
+from apiban.log import EVENTS, Log, line
 from apiban.settings import settings_path
 from apiban.sync.process import Process
 from apiban.sync.report import SyncReport, read_report, report_path
@@ -47,9 +48,10 @@ class Syncer:
 
     It works as the owner of the state folder, so that Kamailio may go on with its files. The
     workers of a Kamailio that runs here hear nothing of it until their own sync process is back.
+    Without ``log`` only what goes wrong is shown, and a runtime folder is done without.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, log: Log | None = None) -> None:
         paths = host.settings.paths
         folders = Folders(paths.state)
         folders.make(paths.runtime)
@@ -59,6 +61,10 @@ class Syncer:
         self._scratch: str | None = None
         runtime = paths.runtime
         if not os.access(runtime, os.W_OK):
+            if log is not None:  # who looks for it would find nothing
+                raise ApibanError(
+                    f"{runtime}: not a folder that this process may write; paths.runtime names it"
+                )
             self._scratch = tempfile.mkdtemp(prefix="apiban-")
             runtime = Path(self._scratch)
         self._report = report_path(runtime)
@@ -72,7 +78,7 @@ class Syncer:
             environ=environ,
             board=Board.unnamed(now=host.clock.now()),
             clock=host.clock,
-            log=_say,
+            log=log or _say,
         )
 
     def tick(self) -> None:

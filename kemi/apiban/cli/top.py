@@ -21,8 +21,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from apiban.alive import is_alive
 from apiban.cli.frame import Frame, document, sources
-from apiban.cli.host import Host, is_alive, pass_host
+from apiban.cli.host import Host, pass_host
+from apiban.cli.kernel import kernel
 from apiban.cli.look import Look, look, open_hits, rates
 from apiban.cli.show import console, reader_may_leave, stdout, terminal, width, write_json
 from apiban.cli.state import State, gather
@@ -106,16 +108,24 @@ class _View:
                 silence=host.silence(),
                 first=first,
             )
-        state = replace(state, last=seen, rates=None, behind=None)
+        state = replace(state, last=seen, rates=None, behind=None, kernel=kernel(host))
         if seen is not None and first is not seen:
             state = state.then(seen, self._lag.behind(seen.generation, seen.slots))
             state = self._smoothed(state, seen)
-        if state.rates is not None:
-            self._history.append(state.rates.dropped)
+        self._remember(state)
         if seen is not None:
             self._looks.append(seen)
         self._last, self._state = seen, state
         return state
+
+    def _remember(self, state: State) -> None:
+        """Keep the rate of all drops, for the line that is drawn of it."""
+        runs = state.kernel is not None and state.kernel.runs
+        below = state.kernel.report.dropped_per_second if state.kernel and runs else 0.0
+        if state.kernel is not None and state.kernel.report.mode != "enforce":
+            below = 0.0  # what is only counted goes on to Kamailio
+        if state.rates is not None or runs:
+            self._history.append(below + (0.0 if state.rates is None else state.rates.dropped))
 
     def _smoothed(self, state: State, seen: Look) -> State:
         """Take the sources' rates over some seconds: Kamailio adds their drops up once a second."""

@@ -20,6 +20,7 @@ _EFFECT = {
     Mode.SHADOW: "listed sources are counted and logged, and none is dropped",
     Mode.OFF: "nobody is dropped",
 }
+_TAKES = 10.0
 _HELD_BACK = {
     "growth-held": "would grow by more than feed.max_growth a day",
     "too-long": "would be longer than feed.max_entries",
@@ -38,14 +39,15 @@ def troubles(state: State) -> list[Trouble]:
     """Give all that is to be said of a node."""
     return [
         Trouble(code, printable(text))
-        for part in (_processes, _mode, _good, _store, _list, _feed, _workers)
+        for part in (_processes, _firewall, _mode, _good, _store, _list, _feed, _workers)
         for code, text in part(state)
     ]
 
 
 def _processes(state: State) -> Iterator[tuple[str, str]]:
     paths, report = state.settings.paths, state.report
-    if state.last is None:
+    kernel = state.kernel
+    if state.last is None and not (kernel is not None and kernel.has_all):
         told = f"no Kamailio runs with {paths.runtime}: nothing is dropped here"
         if os.access(paths.runtime, os.F_OK) and not os.access(paths.runtime, os.R_OK | os.X_OK):
             told = f"{paths.runtime} is closed to you: be root, or a member of its group"
@@ -55,6 +57,30 @@ def _processes(state: State) -> Iterator[tuple[str, str]]:
     elif state.silence is not None and state.silence >= SILENT:
         silent = f"the sync process took no tick for {span(state.silence)}"
         yield "sync-silent", f"{silent}: no change comes into force until Kamailio starts another"
+
+
+def _firewall(state: State) -> Iterator[tuple[str, str]]:
+    kernel, feed = state.kernel, state.settings.feed
+    if kernel is None:
+        return
+    if not kernel.runs:
+        ends = kernel.ends(lasts=feed.ban_for + feed.stale_max)
+        told = "the firewall client runs no more; what is in the kernel runs out"
+        yield "no-firewall", f"{told} {ends}: restart apiban-firewall"
+        return
+    if kernel.report.trouble:
+        yield "firewall", f"the firewall client: {kernel.report.trouble}"
+    list_, known = state.published, kernel.report.position
+    # The client looks for a new list each second: one that is so old it should have.
+    if list_ is None or state.now - list_.snapshot.created < _TAKES:
+        return
+    mode = state.mode if state.report is None else list_.snapshot.mode  # else it asks the store
+    if kernel.report.mode != str(mode):
+        told = f"the kernel's list is in mode {kernel.report.mode}, not {mode}"
+        yield "firewall-behind", told
+    elif state.stock is not None and 0 < known < state.stock.known:
+        late = many(state.stock.known - known, "change")
+        yield "firewall-behind", f"the kernel lacks the list's last {late}"
 
 
 def _mode(state: State) -> Iterator[tuple[str, str]]:

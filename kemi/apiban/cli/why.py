@@ -10,9 +10,20 @@ import click
 from apiban.address import Network
 from apiban.cli.check import look_up
 from apiban.cli.host import Host, pass_host
+from apiban.cli.kernel import kernel
 from apiban.cli.look import open_hits
 from apiban.cli.published import Published, published
-from apiban.cli.show import HOST, Sheet, ago, many, printable, span, until_when, write_json
+from apiban.cli.show import (
+    HOST,
+    Sheet,
+    ago,
+    many,
+    printable,
+    rate,
+    span,
+    until_when,
+    write_json,
+)
 from apiban.cli.words import when
 from apiban.gate.hits import Hit
 from apiban.settings import Mode
@@ -56,6 +67,8 @@ class _Told:
         self._hit: Hit | None = None if hits is None else hits.of(str(address))
         board = host.board
         self._runs = board is not None
+        self._kernel = kernel(host)
+        self._changes = host.store.position()
         self._behind = 0
         if board is not None and board.position:
             self._behind = max(host.store.position() - host.known(), 0)
@@ -105,6 +118,7 @@ class _Told:
                 "banned": self._published_end(list_) > self._now,
                 "changes_behind": self._behind,
             },
+            "kernel": self._held(),
             "agrees": not list(self._contradictions()),
         }
 
@@ -128,6 +142,8 @@ class _Told:
             _put_hit(sheet, self._hit, self._now)
         elif self._runs and verdict.listed:
             sheet.add("nothing known of it since Kamailio's start", label="hits")
+        if self._kernel is not None:
+            sheet.add(self._in_kernel(), label="kernel")
 
     def _answer(self) -> tuple[str, str]:
         """Give the answer, and its style."""
@@ -169,6 +185,49 @@ class _Told:
             )
             sheet.add(f"expires {when(expires)} UTC ({ago(expires, now)}){stays}")
 
+    def _held(self) -> bool | None:
+        """Tell whether the kernel holds it, by its client's report; None when that cannot tell."""
+        kernel = self._kernel
+        if kernel is None or not kernel.runs:
+            return None
+        if kernel.report.mode == "off":
+            return False
+        if kernel.report.sources == "flooding":
+            found = kernel.flooding(self._verdict.address) is not None
+            return found or (None if not kernel.names_all else False)
+        list_ = self._list
+        if not kernel.report.generation and kernel.report.position == self._changes:
+            return self._verdict.banned  # its client made the list of the store
+        if list_ is None or list_.snapshot.generation != kernel.report.generation:
+            return None
+        return self._published_end(list_) > self._now
+
+    def _in_kernel(self) -> str:
+        """Say the same."""
+        kernel, held = self._kernel, self._held()
+        if kernel is None or not kernel.runs:
+            return "not known: the firewall client runs no more"
+        report = kernel.report
+        flooding = kernel.flooding(self._verdict.address)
+        if held is None:
+            if report.sources == "flooding":
+                return "not known: more sources flood than its client names"
+            return "not known: the firewall client has another list than what is published"
+        if flooding is not None:
+            end = ago(flooding.until, self._now)
+            told = f"held since it floods ({rate(flooding.rate)} packets a second), ends {end}"
+        elif held:
+            told = "held"
+        else:
+            told = "not held: " + (
+                f"mode {report.mode}"
+                if report.mode == "off"
+                else "it does not flood"
+                if report.sources == "flooding"
+                else "its list does not ban it"
+            )
+        return told + (", and only counted" if held and report.mode == "shadow" else "")
+
     def _contradictions(self) -> Iterator[str]:
         """Say where the list that the workers use says another thing than store and settings."""
         list_, verdict = self._list, self._verdict
@@ -191,7 +250,11 @@ class _Told:
             yield f"the workers' list is still in mode {list_.snapshot.mode}, not {verdict.mode}"
 
     def _next_start(self, list_: Published) -> Iterator[str]:
-        if (self._published_end(list_) > self._now) is not self._verdict.banned:
+        if (self._published_end(list_) > self._now) is self._verdict.banned:
+            return
+        if self._kernel is not None and self._kernel.runs:
+            yield "the list that the firewall client goes by may lack a change: apiban doctor"
+        else:
             yield "no Kamailio runs here, and the list that its start begins with says otherwise"
 
     def _published_end(self, list_: Published) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from functools import cached_property
@@ -11,13 +13,17 @@ from typing import Final
 
 from apiban.address import Family
 from apiban.clock import Clock
-from apiban.doctor import feed, folders, hook, kamailio, process, store, sync
+from apiban.doctor import feed, firewall, folders, hook, kamailio, process, store, sync
 from apiban.doctor import settings as settings_checks
 from apiban.doctor.finding import Finding, fail, note
 from apiban.doctor.process import User
-from apiban.errors import BoardError
+from apiban.errors import BoardError, SnapshotError
+from apiban.firewall.report import read_report as read_firewall
+from apiban.firewall.report import report_path as firewall_path
+from apiban.firewall.running import runs
 from apiban.gate.board import Board
 from apiban.settings import Settings
+from apiban.snapshot import load_snapshot
 from apiban.snapshot.publish import durable_path
 from apiban.store import overriding_mode
 from apiban.sync.report import read_report, report_path
@@ -26,6 +32,8 @@ __all__ = ["examine"]
 
 _COMMAND_WITHIN: Final = 5.0
 _AS_ROOT: Final = "run it as root"
+# Root's programs are not on everybody's PATH.
+_TOOL_PATH: Final = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def examine(path: Path, settings: Settings, *, clock: Clock) -> Iterator[Finding]:
@@ -52,6 +60,7 @@ class _Visit:
             ("Kamailio", self._of_kamailio),
             ("sync", self._of_sync),
             ("hook", self._of_hook),
+            ("firewall", self._of_firewall),
             ("feed", self._of_feed),
         )
         for name, part in parts:
@@ -194,6 +203,34 @@ class _Visit:
                     text = table.read_text(encoding="ascii")
                     found += hook.find_listeners(transport, family, text, inodes)
         return found
+
+    def _of_firewall(self) -> Iterator[Finding]:
+        report = read_firewall(firewall_path(self._settings.paths.runtime))
+        now, kamailio_runs = self._now(), self._board is not None
+        running = report is not None and runs(report, now)
+        yield from firewall.check_client(
+            report,
+            runs=running,
+            alive=report is not None and _runs(report.pid),
+            kamailio=kamailio_runs,
+            now=now,
+        )
+        if report is None:
+            return
+        if running:
+            yield from firewall.check_held(report, self._listed(), now=now)
+            yield from firewall.check_privileges(report, process.capabilities(report.pid))
+        yield from firewall.check_tools(
+            self._settings.firewall, lambda name: shutil.which(name, path=_TOOL_PATH)
+        )
+
+    def _listed(self) -> firewall.Listed | None:
+        """Give the published list, of which the durable file is a copy."""
+        with contextlib.suppress(SnapshotError):
+            list_ = load_snapshot(durable_path(self._settings.paths.state))
+            if self._board is None or list_.generation == self._board.generation:
+                return firewall.Listed(list_.generation, str(list_.mode), list_.created)
+        return None
 
     def _of_feed(self) -> Iterator[Finding]:
         yield from feed.check_feed(self._settings.feed, now=self._now)

@@ -10,6 +10,7 @@ from typing import Final, Self
 
 __all__ = [
     "User",
+    "capabilities",
     "children",
     "command_line",
     "loaded_modules",
@@ -79,6 +80,12 @@ def loaded_modules(pid: int, proc: Path = _PROC) -> frozenset[str] | None:
     except OSError:
         return None
     return frozenset(re.findall(r"/modules/([A-Za-z0-9_]+)\.so$", maps, re.MULTILINE))
+
+
+def capabilities(pid: int, proc: Path = _PROC) -> int | None:
+    """Give the capabilities in effect, a bit each; None when it is gone."""
+    text = _status(pid, proc).get("CapEff")
+    return int(text, 16) if text else None
 
 
 def same_network(pid: int, proc: Path = _PROC) -> bool | None:

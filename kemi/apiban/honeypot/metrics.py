@@ -13,7 +13,8 @@ from apiban.clock import Clock
 from apiban.gate import Board
 from apiban.honeypot.counts import last_report, total
 from apiban.honeypot.queue import ROWS
-from apiban.kemi.metrics import Gauge, Pusher
+from apiban.kemi.metrics import Pusher
+from apiban.numbers import Gauge
 from apiban.sqlite import glance
 
 if TYPE_CHECKING:

@@ -8,47 +8,36 @@ xhttp_prom is not loaded nothing is done.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from apiban.clock import Clock
 from apiban.errors import SnapshotError
+from apiban.firewall import report as firewall
 from apiban.gate import Board
 from apiban.gate.board import FRONT, Counts
 from apiban.gate.lag import Lag
-from apiban.settings import Mode, Settings
-from apiban.snapshot import Snapshot
-from apiban.store import DETECTOR, FEED_SOURCE, LOCAL
-from apiban.sync.report import (
-    HEALTHS,
-    HELD_BACK,
-    PAIRS,
-    SyncReport,
-    read_report,
-    report_path,
+from apiban.numbers import (
+    Gauge,
+    Name,
+    firewall_counters,
+    firewall_gauges,
+    list_gauges,
+    process_gauges,
+    sync_gauges,
 )
+from apiban.settings import Settings
+from apiban.snapshot import Snapshot
+from apiban.sync.report import read_report, report_path
 
 if TYPE_CHECKING:
     from kamailio_kemi_stubs import Ksr
 
-__all__ = ["Gauge", "Metrics", "Name", "Pusher"]
+__all__ = ["Metrics", "Pusher"]
 
 _EVERY: Final = 1.0
 _REST: Final = 60.0
 _BY_ORIGIN: Final = "apiban_dropped_packets_by_origin_total"
 _MOST: Final = 2**31 - 1  # what a call of KEMI can carry
-
-# A counter's name, with the value of its one label if it has one.
-Name = str | tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Gauge:
-    """A number that goes up and down; ``label`` is the value of its one label, if it has one."""
-
-    name: str
-    value: float
-    label: str = ""
 
 
 class Pusher:
@@ -86,6 +75,8 @@ class Pusher:
 
     def _count(self, name: Name, total: int) -> bool:
         given = self.given.get(name, 0)
+        if total < given:  # who counts it has started anew: the firewall client
+            given = 0
         news = min(total - given, _MOST)  # the rest follows with the next push
         prom = self._ksr.xhttp_prom
         if isinstance(name, str):
@@ -133,6 +124,7 @@ class Metrics:
         self._list = 0  # the generation that the gauges of the list tell of
         self._list_gauges: tuple[Gauge, ...] = ()
         self._sync_gauges: tuple[Gauge, ...] = ()
+        self._firewall: firewall.FirewallReport | None = None
 
     def tick(self) -> None:
         """Push what there is, if it is time."""
@@ -142,10 +134,13 @@ class Metrics:
         slots = self._board.slots()
         if generation != self._list or not self._list_gauges:
             self._look_at_list(generation)
-        report = read_report(report_path(self._settings().paths.runtime))
+        runtime = self._settings().paths.runtime
+        report = read_report(report_path(runtime))
+        # Who has ended for good takes it away: the last numbers stay, and say that it is not up.
+        self._firewall = firewall.read_report(firewall.report_path(runtime)) or self._firewall
         # While the store fails it tells of no feed: the last numbers stay.
         if report is not None and not report.store_error:
-            self._sync_gauges = _of_sync(report)
+            self._sync_gauges = sync_gauges(report)
         total = sum((slot.counts for slot in slots), Counts(0, 0, 0, 0))
         self.pusher.push(
             {
@@ -156,6 +151,7 @@ class Metrics:
                 "apiban_would_drop_packets_total": total.would_drop,
                 "apiban_passed_packets_total": total.passed,
                 "apiban_faults_total": total.faults,
+                **firewall_counters(self._firewall),
             },
             (
                 Gauge("apiban_workers", sum(slot.rank > 0 for slot in slots)),
@@ -166,53 +162,19 @@ class Metrics:
                 Gauge("apiban_sync_running", self._sync_runs()),
                 *self._list_gauges,
                 *self._sync_gauges,
-                *_of_process(report),
+                *process_gauges(report),
+                *firewall_gauges(self._firewall, self._clock.now()),
             ),
         )
 
     def _look_at_list(self, generation: int) -> None:
         """Read the new list's header; one that cannot be read leaves the last one's numbers."""
-        ipv4, ipv6, mode, created = 0, 0, self._settings().mode, 0
+        counts, mode, created = (0, 0), self._settings().mode, 0
         if generation:
             try:
                 snapshot = self._load(generation)
             except SnapshotError:
                 return
-            (ipv4, ipv6), mode, created = snapshot.counts, snapshot.mode, snapshot.created
+            counts, mode, created = snapshot.counts, snapshot.mode, snapshot.created
         self._list = generation
-        self._list_gauges = (
-            Gauge("apiban_list_ranges", ipv4, "ipv4"),
-            Gauge("apiban_list_ranges", ipv6, "ipv6"),
-            Gauge("apiban_list_timestamp_seconds", created),
-            *(Gauge("apiban_mode", one is mode, str(one)) for one in Mode),
-        )
-
-
-def _of_sync(report: SyncReport) -> tuple[Gauge, ...]:
-    """Give where the sync stands, and what its store holds."""
-    entries = {FEED_SOURCE: report.entries, LOCAL: report.local, DETECTOR: report.detector}
-    drift = report.drift.split()
-    return (
-        Gauge("apiban_sync_last_success_timestamp_seconds", report.complete_at or 0.0),
-        Gauge("apiban_sync_last_full_pass_timestamp_seconds", report.pass_ended or 0.0),
-        Gauge("apiban_sync_held_passes", report.held),
-        *(Gauge("apiban_sync_held_back", one == report.held_back, one) for one in HELD_BACK),
-        Gauge("apiban_sync_waiting_entries", report.waiting),
-        Gauge("apiban_sync_requests_left", report.budget_left),
-        Gauge("apiban_sync_requests_limit", report.budget),
-        *(Gauge("apiban_feed_state", one == report.feed, one) for one in HEALTHS),
-        *(Gauge("apiban_list_entries", number, source) for source, number in entries.items()),
-        *(Gauge("apiban_mode_override", str(one) == report.override, str(one)) for one in Mode),
-        *(Gauge("apiban_drift", pair in drift, pair) for pair in PAIRS),
-    )
-
-
-def _of_process(report: SyncReport | None) -> tuple[Gauge, ...]:
-    """Give how the sync process itself fares; nothing before it told of itself."""
-    if report is None:
-        return ()
-    return (
-        Gauge("apiban_sync_report_timestamp_seconds", report.at),
-        Gauge("apiban_sync_failing", bool(report.store_error), "store"),
-        Gauge("apiban_sync_failing", bool(report.settings_error), "settings"),
-    )
+        self._list_gauges = tuple(list_gauges(counts, mode, created))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from apiban.address import Network, parse_network
@@ -29,12 +29,28 @@ _NAMED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class BanPlan:
-    """``lift``: what an earlier unban allows; ``keep``: what stays allowed of that."""
+    """``lift``: what an earlier unban allows; ``keep``: what stays allowed of that.
+
+    ``kept`` are the operator's own bans that last longer, and stay as they are.
+    """
 
     ban: tuple[Wanted, ...]
     refused: tuple[Refused, ...]
     lift: tuple[Allowed, ...]
     keep: tuple[Allowed, ...]
+    kept: tuple[Entry, ...] = ()
+
+    def lasting(self, store: Store, *, expires: float) -> BanPlan:
+        """Give the plan that shortens no ban of the operator's."""
+        kept = [
+            entry
+            for one in self.ban
+            for entry in store.find(one.network)
+            if entry.source == LOCAL and entry.expires > expires
+        ]
+        left = {entry.network for entry in kept}
+        ban = tuple(one for one in self.ban if one.network not in left)
+        return replace(self, ban=ban, kept=tuple(dict.fromkeys(kept)))
 
     def carry_out(self, store: Store, *, expires: float, now: float) -> int:
         """Ban until ``expires``; give how many the operator had not banned before."""
@@ -58,7 +74,8 @@ class BanPlan:
 class UnbanPlan:
     """``remove``: entries that go; ``allow``: what others still ban, each with the widest such ban.
 
-    ``saved`` is exempt for good already, whatever bans it; ``free`` nothing bans.
+    ``saved`` is exempt for good already, whatever bans it; ``free`` nothing bans. ``stay`` is what
+    a program must not end.
     """
 
     remove: tuple[Entry, ...]
@@ -66,11 +83,26 @@ class UnbanPlan:
     saved: tuple[tuple[Wanted, Exemption], ...]
     free: tuple[Wanted, ...]
     refused: tuple[Refused, ...]
+    sources: tuple[str, ...] = _OURS
+    stay: tuple[Entry, ...] = ()
+
+    def automatic(self, reason: str) -> UnbanPlan:
+        """Give a program's plan: it ends what ``ban`` set, for this reason if one is given."""
+        remove = [one for one in self.remove if one.source == LOCAL and reason in ("", one.reason)]
+        stay = [one for one in self.remove if one not in remove]
+        stay += [entry for _, entry in self.allow]
+        return replace(
+            self,
+            remove=tuple(remove),
+            allow=(),
+            sources=(LOCAL,),
+            stay=tuple(dict.fromkeys(stay)),
+        )
 
     def carry_out(self, store: Store, *, expires: float, now: float) -> None:
         """Remove, and allow until ``expires`` what another listing would bring back."""
         with store.together():
-            store.unban([one.network for one in self.remove], sources=_OURS, now=now)
+            store.unban([one.network for one in self.remove], sources=self.sources, now=now)
             for reason, networks in by_reason([wanted for wanted, _ in self.allow]):
                 store.allow(networks, reason=reason, now=now, expires=expires, source=UNBAN)
 
@@ -80,20 +112,24 @@ def ban_end(now: float, seconds: float | None) -> float:
     return float(FOREVER) if seconds is None else min(now + seconds, float(FOREVER))
 
 
-def plan_ban(
+def plan_ban(  # noqa: PLR0913 - each is a fact, or one thing that an operator chooses
     wanted: Sequence[Wanted],
     *,
     exemptions: Iterable[Exemption],
     feed: FeedSettings,
     wide: bool = False,
     around: bool = False,
+    automatic: bool = False,
 ) -> BanPlan:
     """Decide what may be banned.
 
     ``wide`` permits ranges wider than a feed may list, ``around`` those that hold exempt addresses,
-    which stay exempt. What an earlier unban allows is no obstacle: the ban is the later word.
+    which stay exempt. What an earlier unban allows is no obstacle: the ban is the later word, but
+    not that of a program (``automatic``).
     """
     unbans, others = _divide(exemptions)
+    if automatic:
+        unbans, others = [], [*others, *unbans]
     saved = Saved(others)
     ban: list[Wanted] = []
     refused: list[Refused] = []

@@ -19,6 +19,9 @@ import pytest
 from apiban.address import Network, pack, parse_network
 from apiban.cli.host import Host
 from apiban.cli.main import main
+from apiban.firewall.report import FirewallReport
+from apiban.firewall.report import report_path as firewall_path
+from apiban.firewall.report import write_report as write_firewall
 from apiban.gate import Board
 from apiban.gate.board import DROPPED, FAULTS, PASSED, WOULD_DROP
 from apiban.gate.hits import DROPPED as DROPPED_HITS
@@ -36,6 +39,7 @@ from tests.support.clock import ManualClock
 from tests.support.exchange import ManualExchange
 from tests.support.feeds import ListFeed
 from tests.support.log import MemoryLog
+from tests.support.reports import firewall_report
 
 KEY = "a-key-that-nobody-may-see"
 OWN = "192.0.2.10"
@@ -233,6 +237,22 @@ class NodeOnHost:
         }
         report = SyncReport(**values)
         assert write_report(report_path(self.runtime), report)
+        return report
+
+    def firewall_reports(self, **changes: Any) -> FirewallReport:
+        """Write the report of a firewall client that holds the published list, but for these."""
+        now = self.clock.now()
+        values = {
+            "at": now,
+            "started": now - 3600,
+            "generation": 0 if self.board is None else self.board.generation,
+            "position": self.store.position(),
+            "checked_at": now,
+            "changed_at": now - 60,
+            **changes,
+        }
+        report = firewall_report(**values)
+        write_firewall(firewall_path(self.runtime), report)
         return report
 
     @contextmanager

@@ -298,3 +298,42 @@ def test_address_that_is_named_twice_keeps_its_reason(node: NodeOnHost) -> None:
     listed = "198.51.100.7\n198.51.100.7 scans\n198.51.100.7 floods\n198.51.100.7\n"
     assert node.run("ban", "-", given=listed).status == 0
     assert [one.reason for one in _bans(node).values()] == ["scans"]
+
+
+# By programs -----------------------------------------------------------------------------------
+
+
+def test_program_shortens_no_ban(node: NodeOnHost) -> None:
+    """The operator's own that lasts longer stays, with its reason; a shorter one is extended."""
+    node.run("ban", "198.51.100.7", "--reason", "by hand")
+    node.run("ban", "198.51.100.8", "--for", "1m")
+    words = (
+        "ban",
+        "198.51.100.7",
+        "198.51.100.8",
+        "--automatic",
+        "--for",
+        "1h",
+        "--reason",
+        "jail",
+    )
+    told = node.run(*words, "--json").json
+    assert [one["network"] for one in told["kept"]] == ["198.51.100.7"]
+    assert [one["network"] for one in told["banned"]] == ["198.51.100.8"]
+    (kept,) = node.store.find(parse_network("198.51.100.7"))
+    assert kept.reason == "by hand"
+    (longer,) = node.store.find(parse_network("198.51.100.8"))
+    assert (longer.expires, longer.reason) == (node.clock.now() + 3600, "jail")
+    assert "198.51.100.7 stays banned for good" in node.run(*words).out
+
+
+def test_program_bans_nobody_who_was_unbanned(node: NodeOnHost) -> None:
+    """An operator's ban lifts his earlier unban; a program's is refused with one line."""
+    node.feed_lists("198.51.100.7")
+    node.run("unban", "198.51.100.7", "--reason", "a customer")
+    done = node.run("ban", "198.51.100.7", "--automatic")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "apiban: 198.51.100.7 is never banned: allowed by unban: a customer\n"
+    assert node.run("check", "198.51.100.7").status == 0
+    assert node.run("ban", "198.51.100.7").status == 0
+    assert node.run("check", "198.51.100.7").status == 3

@@ -3,18 +3,21 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from apiban.address import parse_network
-from apiban.cli.host import Host, is_alive
+from apiban.cli.host import Host
 from apiban.errors import SettingsError, StoreError
+from apiban.firewall.report import report_path as firewall_path
+from apiban.firewall.report import write_report as write_firewall
 from apiban.gate import Board
 from apiban.settings import Mode
 from apiban.store import LOCAL, Store
 from apiban.sync.report import report_path, write_report
 
 from tests.support.clock import ManualClock
-from tests.support.reports import sync_report
+from tests.support.reports import firewall_report, sync_report
 
 _DEAD = 2**22 + 1  # no process has this number
 
@@ -44,6 +47,11 @@ class _Place:
         """Write what a sync process says of itself."""
         report = sync_report(pid=pid, at=self.clock.now() - age, budget_left=5, store=store)
         assert write_report(report_path(self.runtime), report)
+
+    def firewall(self, **values: Any) -> None:
+        """Write what a firewall client says of itself."""
+        report = firewall_report(**{"at": self.clock.now(), **values})
+        write_firewall(firewall_path(self.runtime), report)
 
 
 @pytest.fixture
@@ -155,13 +163,6 @@ def test_report_is_that_of_a_running_sync(place: _Place) -> None:
     assert place.host.report() is None
 
 
-def test_alive_is_who_has_a_process(place: _Place) -> None:
-    """Whoever's it is."""
-    assert is_alive(os.getpid())
-    assert is_alive(1)
-    assert not is_alive(_DEAD)
-
-
 # In force --------------------------------------------------------------------------------------
 
 
@@ -235,6 +236,62 @@ def test_other_store_than_the_syncs_is_told(place: _Place) -> None:
     assert not place.host.other_store()
     board.announce(2, position=store.noted + 1)  # no list knows more than there is
     assert "has another store" in place.host.other_store()
+
+
+def test_change_is_in_force_when_the_kernel_has_it_too(place: _Place) -> None:
+    """Where a firewall client runs beside Kamailio, both are waited for, and who lags is named."""
+    board = place.kamailio(os.getpid())
+    place.report(pid=os.getpid())
+    store = place.host.store_to_write()
+    _ban(store, "192.0.2.1")
+    place.firewall(position=0, trouble="the kernel's module nf_tables is missing")
+    board.announce(1, position=store.noted)
+    found = place.host.wait_in_force(store, at_most=0.05)
+    assert (found.seconds, found.where) == (None, ("kamailio",))
+    assert "Kamailio has it; not in the kernel within 0.05 s" in found.why_not
+    assert "module nf_tables is missing" in found.why_not
+    late = threading.Timer(0.1, lambda: place.firewall(position=store.noted))
+    late.start()
+    found = place.host.wait_in_force(store, at_most=10)
+    late.join()
+    assert found.seconds is not None
+    assert found.seconds >= 0.05
+    assert found.where == ("kamailio", "kernel")
+    _ban(store, "192.0.2.2")
+    place.firewall(position=store.noted)
+    found = place.host.wait_in_force(store, at_most=0.05)
+    assert (found.seconds, found.where) == (None, ("kernel",))
+    assert "the kernel has it; not published within" in found.why_not
+
+
+def test_change_is_in_force_in_the_kernel_alone(place: _Place) -> None:
+    """On a host without Kamailio; a client that has died is none."""
+    store = place.host.store_to_write()
+    _ban(store, "192.0.2.1")
+    place.firewall(position=store.noted, generation=7)
+    found = place.host.wait_in_force(store, at_most=0.05)
+    assert (found.generation, found.where, found.runs) == (7, ("kernel",), True)
+    assert found.seconds is not None
+    place.firewall(position=0)
+    found = place.host.wait_in_force(store, at_most=0.05)
+    assert (found.seconds, found.runs) == (None, True)
+    for gone in ({"pid": _DEAD}, {"at": place.clock.now() - 31}):
+        place.firewall(position=0, **gone)
+        assert place.host.firewall() is None
+        found = place.host.wait_in_force(store, at_most=600)
+        assert (found.seconds, found.where, found.runs) == (None, (), True)
+        assert "the kernel keeps what it held" in found.why_not
+
+
+def test_kernel_needs_no_sync_process(place: _Place) -> None:
+    """The client goes by the store where nobody syncs; that Kamailio lags is said all the same."""
+    place.kamailio(os.getpid())
+    store = place.host.store_to_write()
+    _ban(store, "192.0.2.1")
+    place.firewall(position=store.noted)
+    found = place.host.wait_in_force(store, at_most=600)
+    assert (found.seconds, found.where) == (None, ("kernel",))
+    assert "the kernel has it; no sync process runs" in found.why_not
 
 
 def test_operators_mode_is_over_when_the_settings_changed_and_nothing_runs(place: _Place) -> None:

@@ -1,5 +1,7 @@
 import pytest
 from apiban.settings import Mode
+from apiban.snapshot import load_snapshot
+from apiban.snapshot.publish import runtime_path
 
 from tests.unit.cli.node import NodeOnHost
 
@@ -39,14 +41,20 @@ def test_mode_for_good_and_back(node: NodeOnHost) -> None:
     assert node.store.mode(node.clock.now()) is None
 
 
+def published(node: NodeOnHost) -> Mode:
+    """Give the mode of the list that is announced."""
+    assert node.board is not None
+    return load_snapshot(runtime_path(node.runtime, node.board.generation)).mode
+
+
 def test_mode_is_in_force_when_the_command_ends(node: NodeOnHost) -> None:
     """The published list has it by then."""
     with node.syncing():
         done = node.run("mode", "shadow", "--json")
         assert done.json["in_force"]["seconds"] < 5
-        assert [fields["mode"] for fields in node.log.fields("published")][-1] is Mode.SHADOW
+        assert published(node) is Mode.SHADOW
         node.run("mode", "settings")
-        assert [fields["mode"] for fields in node.log.fields("published")][-1] is Mode.ENFORCE
+        assert published(node) is Mode.ENFORCE
 
 
 def test_mode_that_the_settings_ended_meanwhile(node: NodeOnHost) -> None:

@@ -102,3 +102,41 @@ def test_unban_of_everybody(node: NodeOnHost) -> None:
     assert node.run("unban", "0.0.0.0/0", "--wide").status == 1
     assert node.run("unban", "198.0.0.0/8").status == 1
     assert node.store.count("local") == 1
+
+
+# By programs -----------------------------------------------------------------------------------
+
+
+def test_program_ends_what_it_set_alone(node: NodeOnHost) -> None:
+    """Not what the feed, the detector or another reason bans; and nobody is allowed."""
+    now = node.clock.now()
+    node.feed_lists("198.51.100.7")
+    node.store.ban(networks(["198.51.100.7"]), source=DETECTOR, reason="", expires=now + 9, now=now)
+    node.run("ban", "198.51.100.7", "--reason", "jail")
+    node.run("ban", "198.51.100.8", "--reason", "by hand")
+    words = ("unban", "198.51.100.7", "198.51.100.8", "--automatic", "--reason", "jail")
+    told = node.run(*words, "--json").json
+    assert [(one["network"], one["source"]) for one in told["unbanned"]] == [
+        ("198.51.100.7", "local")
+    ]
+    assert sorted((one["network"], one["source"]) for one in told["still_banned"]) == [
+        ("198.51.100.7", "apiban"),
+        ("198.51.100.7", "detector"),
+        ("198.51.100.8", "local"),
+    ]
+    assert told["allowed"] == []
+    assert node.store.allow_list() == []
+    assert {one.source for one in node.store.find(parse_network("198.51.100.7"))} == {
+        "apiban",
+        DETECTOR,
+    }
+    assert "198.51.100.8 stays banned (local)" in node.run(*words).out
+    assert node.run("check", "198.51.100.8").status == 3
+
+
+def test_program_needs_no_reason(node: NodeOnHost) -> None:
+    """Then it ends each ban of the operator's; a time is no use to it."""
+    node.run("ban", "198.51.100.7", "--reason", "jail")
+    assert node.run("unban", "198.51.100.7", "--automatic", "--for", "1h").status == 2
+    assert node.run("unban", "198.51.100.7", "--automatic").status == 0
+    assert node.run("check", "198.51.100.7").status == 0

@@ -10,6 +10,8 @@ from typing import Any, get_args
 
 import pytest
 from apiban.errors import SnapshotError
+from apiban.firewall.report import report_path as firewall_path
+from apiban.firewall.report import write_report as write_firewall
 from apiban.gate import Board
 from apiban.gate.board import (
     DROPPED,
@@ -31,7 +33,7 @@ from apiban.sync.report import Health, report_path, write_report
 
 from tests.support.clock import ManualClock
 from tests.support.prom import ROOT, Prom, declared
-from tests.support.reports import sync_report
+from tests.support.reports import firewall_report, sync_report
 from tests.unit.snapshot.parts import sample, settings
 
 SOURCES = ("apiban", "local", "detector")
@@ -93,6 +95,11 @@ class World:
         """Do what the sync process does: tell of itself."""
         self.report = replace(self.report, **changes)
         assert write_report(report_path(self.settings.paths.runtime), self.report)
+
+    def firewall(self, **values: Any) -> None:
+        """Do what the firewall client does: tell of itself."""
+        report = firewall_report(**{"at": self.clock.now(), **values})
+        write_firewall(firewall_path(self.settings.paths.runtime), report)
 
     def marked(self, name: str) -> list[str]:
         """Give the values of a gauge's label that stand at 1; the others must be 0."""
@@ -444,6 +451,57 @@ def test_glance_writes_nothing(tmp_path: Path) -> None:
     assert glance(path, "SELECT count(*) FROM t") == (0,)
 
 
+# The firewall client ---------------------------------------------------------------------------
+
+
+def test_numbers_of_the_firewall(world: World) -> None:
+    """As its report tells them; nothing where none ever ran."""
+    world.tick()
+    assert "apiban_firewall_up" not in world.prom.gauges
+    world.firewall(
+        banned_ipv4=12, banned_ipv6=3, dropped_ipv4=1000, dropped_ipv6=7, bytes_ipv4=5000,
+        healed=2, cut=4, generation=9, checked_at=1_800_000_001.0, trouble="no nft",
+    )  # fmt: skip
+    world.tick()
+    counters, gauges = world.prom.counters, world.prom.gauges
+    assert counters["apiban_firewall_dropped_packets_total", "ipv4"] == 1000
+    assert counters["apiban_firewall_dropped_packets_total", "ipv6"] == 7
+    assert counters["apiban_firewall_dropped_bytes_total", "ipv4"] == 5000
+    assert counters["apiban_firewall_healed_total"] == 2
+    assert counters["apiban_firewall_cut_connections_total"] == 4
+    assert gauges["apiban_firewall_entries", "ipv4"] == 12
+    assert gauges["apiban_firewall_entries", "ipv6"] == 3
+    assert gauges["apiban_firewall_list_generation"] == 9
+    assert gauges["apiban_firewall_last_check_timestamp_seconds"] == 1_800_000_001.0
+    assert (gauges["apiban_firewall_up"], gauges["apiban_firewall_failing"]) == (1, 1)
+
+
+def test_counters_go_on_when_the_client_starts_anew(world: World) -> None:
+    """It counts from nothing then; what it counted before stays."""
+    name = ("apiban_firewall_dropped_packets_total", "ipv4")
+    for dropped in (1000, 1500, 40, 60):
+        world.firewall(dropped_ipv4=dropped)
+        world.tick()
+    assert world.prom.counters[name] == 1560
+
+
+@pytest.mark.parametrize("end", ["died", "hangs", "ended"])
+def test_client_that_runs_no_more_is_not_up(world: World, end: str) -> None:
+    """Its last numbers stay."""
+    world.firewall(banned_ipv4=12)
+    world.tick()
+    assert world.prom.gauges["apiban_firewall_up"] == 1
+    if end == "ended":
+        firewall_path(world.settings.paths.runtime).unlink()
+        world.clock.tick(31)
+    else:
+        changes = {"pid": 2**22 + 1} if end == "died" else {"at": 0.0}
+        world.firewall(banned_ipv4=12, **changes)
+    world.tick()
+    assert world.prom.gauges["apiban_firewall_up"] == 0
+    assert world.prom.gauges["apiban_firewall_entries", "ipv4"] == 12
+
+
 # The declarations and the documentation --------------------------------------------------------
 
 
@@ -463,6 +521,7 @@ def test_counters_alone_end_in_total() -> None:
 def test_all_that_is_pushed_is_declared(world: World) -> None:
     """Else xhttp_prom refuses it."""
     world.tell()
+    world.firewall()
     world.board.announce(7)
     world.tick()
     ours = {n: kind for n, kind in declared().items() if not n.startswith("apiban_honeypot_")}

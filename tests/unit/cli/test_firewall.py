@@ -1,0 +1,215 @@
+"""``apiban firewall``, on a kernel in memory."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apiban.cli import firewall as command
+from apiban.firewall.conntrack import Cut
+from apiban.firewall.elements import Block
+from apiban.firewall.lock import alone
+from apiban.firewall.report import report_path
+
+from tests.support.firewall import MemoryBackend, MemoryKernel
+from tests.unit.cli.node import NodeOnHost
+
+
+@pytest.fixture
+def kernel(node: NodeOnHost, monkeypatch: pytest.MonkeyPatch) -> MemoryKernel:
+    """Give the kernel that the node's commands work on; the host has no address of its own."""
+    made = MemoryKernel(node.clock)
+
+    def cut(blocks: Collection[Block], **_: object) -> Cut:
+        return Cut(len(blocks))
+
+    backends = {"nftables": lambda: MemoryBackend(made)}
+    monkeypatch.setattr(command, "make_backend", lambda _: MemoryBackend(made))
+    monkeypatch.setattr(command, "BACKENDS", backends)
+    monkeypatch.setattr(command, "own_addresses", lambda: node.own)
+    monkeypatch.setattr(command, "cut", cut)
+    return made
+
+
+def running(
+    monkeypatch: pytest.MonkeyPatch, within: Callable[[], None] = lambda: None, ticks: int = 3
+) -> None:
+    """Let ``run`` take so many ticks; ``within`` is done after the second."""
+
+    def run_service(tick: Callable[[], None], **_: Any) -> None:
+        for number in range(ticks):
+            tick()
+            if number == 1:
+                within()
+
+    monkeypatch.setattr(command, "run_service", run_service)
+
+
+def test_plan_and_once(node: NodeOnHost, kernel: MemoryKernel) -> None:
+    """A plan says what is to be done and does nothing; once does it, and then nothing is left."""
+    node.feed_lists("198.51.100.7", "2001:db8::7")
+    planned = node.run("firewall", "plan")
+    assert planned.status == 0
+    assert "to drop at input" in planned.out
+    assert "add 2 blocks:\n  198.51.100.7 until 2027" in planned.out
+    assert "allow 1 block:\n  192.0.2.10\n" in planned.out
+    assert kernel.rules is None
+    done = node.run("firewall", "once")
+    assert (done.status, done.err) == (0, "")
+    assert done.out == "2 added, 1 allowed; 2 blocks in the kernel\n"
+    assert len(kernel.alive()) == 2
+    assert node.run("firewall", "plan").out == "nothing to change\n"
+    assert node.run("firewall", "once").out == "nothing to change; 2 blocks in the kernel\n"
+
+
+def test_a_long_plan(node: NodeOnHost, kernel: MemoryKernel) -> None:
+    """Twenty blocks are shown; JSON has them all, and a script is the backend's."""
+    node.feed_lists(*(f"198.51.100.{number}" for number in range(1, 60, 2)))
+    out = node.run("firewall", "plan").out
+    assert out.count("  198.51.100.") == 20
+    assert "and 10 more (--json has all)" in out
+    document = node.run("firewall", "plan", "--json").json
+    assert len(document["add"]) == 30
+    assert document["allow"] == ["192.0.2.10"]
+    assert document["rebuild"] is True
+    assert node.run("firewall", "plan", "--script").out.startswith("rebuild True ('input',)")
+    assert node.run("firewall", "plan", "--script", "--json").status == 2
+    assert kernel.generation == 0
+
+
+def test_once_for_machines(node: NodeOnHost, kernel: MemoryKernel) -> None:
+    """The numbers of what was done."""
+    node.feed_lists("198.51.100.7")
+    document = node.run("firewall", "once", "--json").json
+    assert (document["added"], document["removed"], document["banned_ipv4"]) == (1, 0, 1)
+    assert kernel.rules is not None
+
+
+def test_no_list(node: NodeOnHost, kernel: MemoryKernel) -> None:
+    """There is nothing to go by: one line, and the kernel is as it was."""
+    node.store.close()
+    for path in node.state.glob("store.db*"):
+        path.unlink()
+    done = node.run("firewall", "once")
+    assert done.status == 1
+    assert done.err.splitlines()[-1].startswith("apiban: there is no list yet: ")
+    assert kernel.generation == 0
+
+
+def test_only_one_client(node: NodeOnHost, kernel: MemoryKernel) -> None:
+    """``once`` and ``run`` name the process that is there."""
+    with alone(node.runtime):
+        for verb in ("once", "run"):
+            done = node.run("firewall", verb)
+            assert done.status == 1
+            assert f"another firewall client runs here, process {os.getpid()}" in done.err
+    assert kernel.generation == 0
+
+
+def test_flush(node: NodeOnHost, kernel: MemoryKernel) -> None:
+    """All goes; while a client runs only by force, since that one puts it back."""
+    node.feed_lists("198.51.100.7")
+    node.run("firewall", "once")
+    with alone(node.runtime):
+        refused = node.run("firewall", "flush")
+        assert refused.status == 1
+        assert "would put it back" in refused.err
+        assert kernel.rules is not None
+        forced = node.run("firewall", "flush", "--force")
+        assert forced.out == (
+            "nothing of ours is in the kernel; the client puts it back within 10 s\n"
+        )
+        assert kernel.rules is None
+    node.run("firewall", "once")
+    assert node.run("firewall", "flush").out == "nothing of ours is in the kernel\n"
+    assert kernel.rules is None
+
+
+def test_run(node: NodeOnHost, kernel: MemoryKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says that it starts, is ready and ends; SIGHUP has it read the settings at once."""
+    node.feed_lists("198.51.100.7")
+
+    def reload() -> None:
+        node.write_settings('firewall.on_exit = "remove"')
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    old = signal.getsignal(signal.SIGHUP)
+    running(monkeypatch, reload)
+    try:
+        done = node.run("firewall", "run")
+    finally:
+        signal.signal(signal.SIGHUP, old)
+    assert done.status == 0
+    events = [line.split()[1] for line in done.out.splitlines()]
+    assert events[0] == "event=firewall-start"
+    assert events[-1] == "event=firewall-stop"
+    assert "event=firewall state=ready mode=enforce ipv4=1 ipv6=0" in done.out
+    assert done.out.splitlines()[-1].endswith("rules=removed")
+    assert kernel.rules is None
+
+
+def test_status_of_a_client(
+    node: NodeOnHost, kernel: MemoryKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what the client says; the kernel is not asked, so that no privilege is needed."""
+    node.feed_lists("198.51.100.7", "2001:db8::7")
+    found: list[Any] = []
+
+    def within() -> None:
+        kernel.drops("ipv4", 1)
+        monkeypatch.setattr(MemoryBackend, "read", functools.partial(pytest.fail, "asked"))
+        found.append(node.run("firewall", "status"))
+        found.append(node.run("firewall", "status", "--json").json)
+
+    running(monkeypatch, within)
+    node.run("firewall", "run")
+    shown, document = found
+    assert f"runs, process {os.getpid()}, started now" in shown.out
+    assert shown.out.count("1 IPv4 block, 1 IPv6 block") == 2
+    assert document["runs"] is True
+    assert document["held"] == document["wanted"] == {"ipv4": 1, "ipv6": 1}
+    assert document["trouble"] == ""
+
+
+def test_status_where_none_runs(node: NodeOnHost, kernel: MemoryKernel) -> None:
+    """Who may ask the kernel sees that it holds less than it should."""
+    node.feed_lists("198.51.100.7", "198.51.100.9")
+    node.run("firewall", "once")
+    kernel.banned.popitem()
+    shown = node.run("firewall", "status").out
+    assert "none runs: what is in the kernel stays until its bans run out" in shown
+    assert "! the kernel holds 1 of the list's 2 blocks" in shown
+    document = node.run("firewall", "status", "--json").json
+    assert (document["runs"], document["pid"], document["packets"]) == (False, None, None)
+    assert document["held"] == {"ipv4": 1, "ipv6": 0}
+    kernel.flush()
+    assert node.run("firewall", "status", "--json").json["held"] == {"ipv4": 0, "ipv6": 0}
+
+
+def test_status_of_who_may_not_ask(
+    node: NodeOnHost, kernel: MemoryKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the kernel holds is not known then: that is no trouble, but to root."""
+    node.feed_lists("198.51.100.7")
+    monkeypatch.setattr(
+        command,
+        "make_backend",
+        lambda _: setattr(made := MemoryBackend(kernel), "broken", "no CAP_NET_ADMIN") or made,
+    )
+    monkeypatch.setattr("apiban.cli.firewall_state.os.geteuid", lambda: 1000)
+    shown = node.run("firewall", "status")
+    assert shown.status == 0
+    assert "not known: ask as root" in shown.out
+    assert "CAP_NET_ADMIN" not in shown.out
+    monkeypatch.setattr("apiban.cli.firewall_state.os.geteuid", lambda: 0)
+    assert "! no CAP_NET_ADMIN" in node.run("firewall", "status").out
+    for verb in ("once", "plan", "run", "flush"):
+        done = node.run("firewall", verb)
+        assert done.status == 1
+        assert done.err.splitlines()[-1] == "apiban: no CAP_NET_ADMIN"
+    assert not Path(report_path(node.runtime)).exists()
