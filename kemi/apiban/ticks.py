@@ -26,9 +26,15 @@ _CHUNK: Final = 65_536
 
 
 def say(event: str, **fields: object) -> None:
-    """Write a line for the parent's log."""
-    sys.stdout.write(f"{EVENTS[event]} {line(event, fields)}\n")
-    sys.stdout.flush()
+    """Write a line for the parent's log, while there is one: without it the input ends as well."""
+    try:
+        sys.stdout.write(f"{EVENTS[event]} {line(event, fields)}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still in the buffer must not fail at the end of the process.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def run(

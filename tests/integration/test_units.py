@@ -51,7 +51,7 @@ def root(tmp_path: Path) -> Path:
         shutil.copy(unit, units)
     for program in (
         *("usr/lib/apiban/bin/apiban", "usr/lib/apiban/bin/check-settings"),
-        *("usr/sbin/kamailio", "bin/sh"),
+        *("usr/sbin/kamailio", "bin/sh", "bin/kill"),
     ):
         (tmp_path / program).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / program).touch(mode=0o755)

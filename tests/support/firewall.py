@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from apiban.clock import Clock
 from apiban.errors import FirewallError
@@ -46,6 +46,7 @@ class MemoryBackend:
         self.kernel = kernel
         self.broken = ""
         self.applied: list[Change] = []
+        self.right_after: Callable[[], None] = lambda: None  # what others do then
         self.reads = 0
         self.refused = 0
 
@@ -64,10 +65,10 @@ class MemoryBackend:
         banned = {block: int(now + int(end - now)) for block, end in kernel.alive().items()}
         return Held(banned, kernel.allowed, kernel.rules == rules)
 
-    def apply(self, change: Change, rules: Rules, *, now: float) -> None:
+    def apply(self, change: Change, rules: Rules, *, now: float, since: object = None) -> object:
         """Carry a change out; a change that does not fit what is there is none of ours."""
         self._must_work()
-        kernel = self.kernel
+        kernel, before = self.kernel, self.kernel.generation
         if change.rebuild:
             kernel.rules, kernel.banned, kernel.allowed = rules, {}, frozenset()
             kernel.packets = {"ipv4": Counter(0, 0), "ipv6": Counter(0, 0)}
@@ -84,6 +85,8 @@ class MemoryBackend:
         kernel.allowed = kernel.allowed - change.disallow | change.allow
         kernel.generation += 1
         self.applied.append(change)
+        self.right_after()
+        return before + 1 if before == since else None
 
     def counters(self) -> Mapping[str, Counter]:
         """Give the counters."""

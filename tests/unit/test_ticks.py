@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 from apiban.ticks import run_service
@@ -39,3 +41,28 @@ def test_service_goes_on_after_a_fault() -> None:
     assert ticks == 3
     assert len(log.fields("fault")) == 1
     assert "sesame" not in str(log.fields("fault"))
+
+
+_SPEAKS = """
+from apiban.ticks import run, say
+run(lambda: say("sync-start", pid=1), effect="it goes on")
+say("sync-start", pid=2)
+"""
+
+
+def test_process_whose_keeper_let_go_ends_well() -> None:
+    """It answers to nobody what ticks are left, does what is to be done at its end, and ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _SPEAKS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        child.stdin.write(b"." * 3)
+        child.stdin.close()
+        assert child.wait(20) == 0
+        assert child.stderr.read() == b""

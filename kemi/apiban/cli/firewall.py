@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import click
@@ -20,6 +22,7 @@ from apiban.firewall.client import FirewallClient
 from apiban.firewall.conntrack import cut
 from apiban.firewall.elements import Change
 from apiban.firewall.lock import alone, who_runs
+from apiban.firewall.report import remove_report, report_path
 from apiban.firewall.rules import Rules
 from apiban.journal import make_journal
 from apiban.kemi.folders import Folders
@@ -85,7 +88,8 @@ def once(host: Host, /, *, as_json: bool) -> None:
     settings = host.load()
     Folders(settings.paths.state).make(settings.paths.runtime)
     with alone(settings.paths.runtime):
-        client = _ready_client(host)
+        # One document is all that is on the standard output then.
+        client = _ready_client(host, say=_say_beside if as_json else None)
         change = client.work()
     ipv4, ipv6 = client.kernel.counts(host.clock.now())
     if as_json:
@@ -139,6 +143,14 @@ def flush(host: Host, /, *, force: bool) -> None:
                 make().remove()
             except FirewallError:  # its tools are not here: it can have put nothing there
                 continue
+    if pid is None:
+        try:
+            remove_report(settings.paths.runtime)
+        except OSError as error:
+            path = report_path(settings.paths.runtime)
+            raise ApibanError(
+                f"{path}: {error.strerror}: it says what the kernel held, and nothing is held"
+            ) from None
     back = f"; the client puts it back within {settings.firewall.interval:g} s" if pid else ""
     click.echo(f"nothing of ours is in the kernel{back}")
 
@@ -159,7 +171,9 @@ def status(host: Host, /, *, as_json: bool) -> None:
         say_status(found)
 
 
-def _client(host: Host, log: Log, *, dry_run: bool = False) -> FirewallClient:
+def _client(
+    host: Host, log: Log, *, dry_run: bool = False, say: Callable[[str], None] | None = None
+) -> FirewallClient:
     """Make a client of the folders that the command line names.
 
     Raises:
@@ -179,7 +193,7 @@ def _client(host: Host, log: Log, *, dry_run: bool = False) -> FirewallClient:
         environ=environ,
         clock=host.clock,
         log=log,
-        make_backend=make_backend,
+        make_backend=partial(make_backend, say=say),
         own=own_addresses,
         somebody_syncs=somebody_syncs,
         cut=cut,
@@ -196,18 +210,20 @@ def _must_be_allowed(client: FirewallClient) -> None:
     client.kernel.backend.mark()
 
 
-def _ready_client(host: Host) -> FirewallClient:
+def _ready_client(host: Host, *, say: Callable[[str], None] | None = None) -> FirewallClient:
     """Make one that has looked at the list, for a command.
 
     Raises:
         ApibanError: there is no list.
 
     """
-    client = _client(host, _say)
+    client = _client(host, _say, say=say)
     client.look()
     listed = client.listed
     if listed is None:
-        raise ApibanError(f"there is no list yet: {client.trouble}")
+        raise ApibanError(
+            client.trouble if client.waits else f"no list can be read: {client.trouble}"
+        )
     if client.settings.firewall.sources == "flooding":
         client.wanted(listed)
         time.sleep(_TWO_LOOKS)
@@ -234,6 +250,11 @@ def _say(event: str, **fields: object) -> None:
     """Show what is wrong beside a command's own words."""
     if EVENTS[event] in ("warn", "err"):
         click.echo(line(event, fields), err=True)
+
+
+def _say_beside(text: str) -> None:
+    """Show what a dry run would do beside the document."""
+    click.echo(text, err=True)
 
 
 def _quiet(event: str, **fields: object) -> None:

@@ -8,7 +8,8 @@ from typing import Any, Final, TypeVar
 import click
 from click.exceptions import Exit
 
-from apiban.cli.host import Host, InForce
+from apiban.cli.host import Host
+from apiban.cli.in_force import InForce, wait_in_force
 from apiban.cli.show import until_when
 from apiban.snapshot.format import FOREVER
 from apiban.store import Store
@@ -51,7 +52,7 @@ def outcome_options(command: _Command) -> _Command:
 
 def wait(host: Host, store: Store, *, waits: bool) -> InForce | None:
     """Wait until all that was written is in every worker's list and the kernel; None: do not."""
-    return host.wait_in_force(store) if waits else None
+    return wait_in_force(host, store) if waits else None
 
 
 def end(in_force: InForce | None) -> None:

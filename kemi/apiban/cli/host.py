@@ -6,9 +6,8 @@ They talk to files alone: no RPC, no root. Who is in the group of the state fold
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -35,33 +34,12 @@ from apiban.sync.report import (
     report_path,
 )
 
-__all__ = ["SILENT", "Host", "InForce", "pass_host"]
+__all__ = ["SILENT", "Host", "pass_host"]
 
-_POLL: Final = 0.02
 # A sync process writes its report at least every minute.
 _REPORT_LASTS: Final = 90.0
 # It takes a tick several times a second: after so many without one it hangs.
 SILENT: Final = 10.0
-_LEFT: Final = (
-    "the firewall client runs no more, and the kernel keeps what it held until that runs out: "
-    "restart apiban-firewall"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class InForce:
-    """What became of a change: ``seconds`` until all here had it, None when somebody has not.
-
-    ``where`` names who has it: "kamailio" for its workers, "kernel" for the firewall client.
-    ``why_not`` says what stands in the way of the others; ``runs`` is whether any of the two runs
-    here at all.
-    """
-
-    seconds: float | None
-    generation: int = 0
-    why_not: str = ""
-    runs: bool = True
-    where: tuple[str, ...] = ()
 
 
 class Host:
@@ -310,73 +288,6 @@ class Host:
         if other or known > self.store.position():
             return f"the sync process that runs here has another store than {self.store_path}"
         return ""
-
-    def wait_in_force(self, store: Store, *, at_most: float = 5.0) -> InForce:
-        """Wait until the workers and the kernel have all that was written through this store.
-
-        Each only where it runs: Kamailio with the module, the firewall client.
-        """
-        position = store.noted  # not what others wrote since, which may change no list
-        last, runs_here = self.firewall_report(), self.firewall()
-        if self.board is None and last is None:
-            why_not = "no Kamailio runs here; in force when one starts"
-            return InForce(None, why_not=why_not, runs=False)
-        whys = [self._cannot_publish()] if self.board is not None else []
-        missing = {"kamailio"} if whys == [""] else set()
-        if runs_here is not None:
-            missing.add("kernel")
-        elif last is not None:
-            whys.append(_LEFT)
-        having, waited = self._wait(missing, position, at_most)
-        whys += [self._late(name, at_most) for name in sorted(missing - having)]
-        whys = [why for why in whys if why]
-        if whys:
-            has = {"kernel": "the kernel has it", "kamailio": "Kamailio has it"}
-            told = [*(has[name] for name in having), *whys]
-            return InForce(None, why_not="; ".join(told), where=tuple(sorted(having)))
-        return InForce(waited, self._generation(), where=tuple(sorted(having)))
-
-    def _wait(self, names: set[str], position: int, at_most: float) -> tuple[set[str], float]:
-        """Wait until each of these knows the store that far; give those that do, and how long."""
-        began = time.monotonic()
-        having: set[str] = set()
-        while True:
-            waited = time.monotonic() - began
-            having |= {name for name in names - having if self._knows(name) >= position}
-            if having == names or waited >= at_most:
-                return having, waited
-            time.sleep(_POLL)
-
-    def _cannot_publish(self) -> str:
-        """Say why no change comes to the Kamailio that runs here; empty when one can."""
-        if self.report() is None:
-            return "no sync process runs; apiban doctor says more"
-        return self.other_store()
-
-    def _knows(self, name: str) -> int:
-        """Give up to which number of the store's journal the one or the other knows it."""
-        if name == "kamailio":
-            return 0 if self.board is None else self.board.position
-        report = self.firewall_report()
-        return 0 if report is None else report.position
-
-    def _late(self, name: str, at_most: float) -> str:
-        """Say that the one or the other did not take a change in time."""
-        if name == "kernel":
-            report = self.firewall()
-            trouble = report.trouble if report is not None else "its client has ended"
-            why = f": {trouble}" if trouble else ""
-            return f"not in the kernel within {at_most:g} s{why}; apiban doctor says more"
-        silence = self.silence() or 0.0
-        hangs = silence >= at_most
-        why = f": the sync process hangs, for {silence:.0f} s by now" if hangs else ""
-        return f"not published within {at_most:g} s{why}; apiban doctor says more"
-
-    def _generation(self) -> int:
-        if self.board is not None:
-            return self.board.generation
-        report = self.firewall_report()
-        return 0 if report is None else report.generation
 
     def close(self) -> None:
         """Close what was opened."""

@@ -10,6 +10,7 @@ from apiban.cli.host import Host
 from apiban.cli.show import ago, many, rate
 from apiban.cli.words import when
 from apiban.firewall.report import LARGEST_FLOODING, FirewallReport, Flooding
+from apiban.snapshot import Snapshot
 
 __all__ = ["Kernel", "kernel"]
 
@@ -28,6 +29,11 @@ class Kernel:
     def has_all(self) -> bool:
         """Whether all that is banned is in the kernel, and is dropped there."""
         return self.runs and self.report.sources == "all" and self.report.mode == "enforce"
+
+    def holds(self, list_: Snapshot) -> bool:
+        """Tell whether a published list is the one that the client keeps the kernel to."""
+        same = self.report.generation == list_.generation
+        return self.runs and self.report.sources == "all" and same
 
     @property
     def dropped(self) -> int:

@@ -10,6 +10,7 @@ from click.exceptions import Exit
 
 from apiban.cli.host import Host, pass_host
 from apiban.cli.look import look
+from apiban.cli.published import Published
 from apiban.cli.show import Sheet, ago, many, rate, span, until_when, write_json
 from apiban.cli.state import State, gather
 from apiban.cli.trouble import Trouble, troubles
@@ -77,6 +78,9 @@ def document(state: State, found: list[Trouble]) -> dict[str, Any]:
             "generation": None if list_ is None else list_.snapshot.generation,
             "published": None if list_ is None else list_.snapshot.created,
             "in_use": list_ is not None and list_.in_use,
+            "in_kernel": list_ is not None
+            and state.kernel is not None
+            and state.kernel.holds(list_.snapshot),
             "ranges_ipv4": None if list_ is None else list_.snapshot.counts[0],
             "ranges_ipv6": None if list_ is None else list_.snapshot.counts[1],
         },
@@ -164,7 +168,15 @@ class _Page:
         ipv4, ipv6 = list_.snapshot.counts
         told = f"published {ago(list_.snapshot.created, now)} as generation "
         told += f"{list_.snapshot.generation}: {ipv4:,} IPv4 and {ipv6:,} IPv6 ranges"
-        self._sheet.add(told if list_.in_use else f"for the next start, {told}", label=label)
+        self._sheet.add(f"{self._in_force_where(list_)}{told}", label=label)
+
+    def _in_force_where(self, list_: Published) -> str:
+        kernel = self._state.kernel
+        if list_.in_use:
+            return ""
+        if kernel is not None and kernel.holds(list_.snapshot):
+            return "in the kernel, "
+        return "for the next start, "
 
     def _feed(self) -> None:
         state = self._state

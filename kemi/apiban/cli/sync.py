@@ -12,7 +12,8 @@ import click
 from apiban.cli import force
 from apiban.cli.follow import Outcome, Standing, Walk, pause_of
 from apiban.cli.forever import sync_forever
-from apiban.cli.host import Host, InForce, pass_host
+from apiban.cli.host import Host, pass_host
+from apiban.cli.in_force import InForce, wait_in_force
 from apiban.cli.show import console, printable, terminal, write_json
 from apiban.cli.syncer import Syncer, somebody_syncs
 from apiban.errors import ApibanError
@@ -62,7 +63,7 @@ def sync(  # noqa: PLR0913 - each is one thing that an operator chooses
         _say_asked(as_json=as_json)
         return
     outcome, running = _see_to_it(host, store, full=full, as_json=as_json)
-    in_force = host.wait_in_force(store) if running else None
+    in_force = wait_in_force(host, store) if running else None
     if as_json:
         write_json(_document(outcome, in_force, time.monotonic() - began, asked=running))
         force.end(in_force)

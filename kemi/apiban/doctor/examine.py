@@ -18,6 +18,7 @@ from apiban.doctor import settings as settings_checks
 from apiban.doctor.finding import Finding, fail, note
 from apiban.doctor.process import User
 from apiban.errors import BoardError, SnapshotError
+from apiban.firewall.report import FirewallReport
 from apiban.firewall.report import read_report as read_firewall
 from apiban.firewall.report import report_path as firewall_path
 from apiban.firewall.running import runs
@@ -106,6 +107,10 @@ class _Visit:
             return User(status.st_uid, frozenset({status.st_gid}))
         return None
 
+    @cached_property
+    def _firewall(self) -> FirewallReport | None:
+        return read_firewall(firewall_path(self._settings.paths.runtime))
+
     # The parts ---------------------------------------------------------------------------------
 
     def _of_settings(self) -> Iterator[Finding]:
@@ -132,10 +137,13 @@ class _Visit:
         yield store.check_list(path, now=self._now(), lasts=self._settings.feed.ban_for)
 
     def _of_kamailio(self) -> Iterator[Finding]:
-        board = self._board
+        board, report = self._board, self._firewall
         if board is None:
             if self._no_board:
                 yield fail("Kamailio", self._no_board, "be root, or a member of the folder's group")
+            elif report is not None and report.sources == "all" and runs(report, self._now()):
+                yield kamailio.check_absence(report)
+                return
             else:
                 yield from kamailio.check_running(None, 0, faults=0)
         else:
@@ -205,7 +213,7 @@ class _Visit:
         return found
 
     def _of_firewall(self) -> Iterator[Finding]:
-        report = read_firewall(firewall_path(self._settings.paths.runtime))
+        report = self._firewall
         now, kamailio_runs = self._now(), self._board is not None
         running = report is not None and runs(report, now)
         yield from firewall.check_client(

@@ -42,7 +42,7 @@ def check_client(
     ``kamailio`` is whether Kamailio drops here, too.
     """
     if report is None:
-        yield note("firewall", "no firewall client was ever run here: none of it is in the kernel")
+        yield note("firewall", "no firewall client runs here, and none left anything in the kernel")
         return
     if not runs:
         what = f"process {report.pid} is gone"

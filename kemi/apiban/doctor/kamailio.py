@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from apiban.doctor.finding import Finding, fail, note, ok, warn
+from apiban.firewall.report import FirewallReport
 
 __all__ = [
+    "check_absence",
     "check_allocator",
     "check_modules",
     "check_running",
@@ -31,6 +33,12 @@ _FOLDERS: Final = (
     "usr/lib*/kamailio/modules",
     "usr/local/lib*/kamailio/modules",
 )
+
+
+def check_absence(report: FirewallReport) -> Finding:
+    """Say that none runs on a host whose firewall client holds the whole list in the kernel."""
+    what = "counts" if report.mode == "shadow" else "drops"
+    return note("Kamailio", f"none runs on these folders: the kernel {what} by the list alone")
 
 
 def check_running(started: float | None, workers: int, *, faults: int) -> Iterator[Finding]:

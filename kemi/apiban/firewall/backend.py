@@ -34,8 +34,13 @@ class Backend(Protocol):
         """
         ...
 
-    def apply(self, change: Change, rules: Rules, *, now: float) -> None:
-        """Carry a change out: all of it, or nothing, and without an instant of no protection."""
+    def apply(self, change: Change, rules: Rules, *, now: float, since: object = None) -> object:
+        """Carry a change out: all of it, or nothing, and without an instant of no protection.
+
+        Gives the mark that the kernel has if nobody else was at it from the mark ``since`` on,
+        this change included; None where somebody may have been. Whoever comes later makes another
+        mark than this one.
+        """
         ...
 
     def counters(self) -> Mapping[str, Counter]:

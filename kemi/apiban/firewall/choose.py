@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from apiban.firewall.backend import Backend
 from apiban.firewall.rules import Rules
@@ -14,21 +14,28 @@ from apiban.settings.model import FirewallSettings, Mode
 __all__ = ["BACKENDS", "make_backend", "rules_of"]
 
 
-def _make(module: str, name: str) -> Backend:
-    made: Backend = getattr(importlib.import_module(f"apiban.firewall.{module}"), name)()
+def _make(module: str, name: str, **words: Any) -> Backend:
+    made: Backend = getattr(importlib.import_module(f"apiban.firewall.{module}"), name)(**words)
     return made
 
 
 # By the name that the settings have for it; only what is used is imported.
-BACKENDS: Final[Mapping[str, Callable[[], Backend]]] = {
+BACKENDS: Final[Mapping[str, Callable[..., Backend]]] = {
     "nftables": partial(_make, "nftables", "NftablesBackend"),
     "ipset": partial(_make, "ipset", "IpsetBackend"),
     "dry-run": partial(_make, "dryrun", "DryRunBackend"),
 }
 
 
-def make_backend(settings: FirewallSettings) -> Backend:
-    """Make the backend; nothing in the kernel is touched."""
+def make_backend(
+    settings: FirewallSettings, *, say: Callable[[str], None] | None = None
+) -> Backend:
+    """Make the backend; nothing in the kernel is touched.
+
+    ``say`` gets what a dry run would do, in the place of the standard output.
+    """
+    if settings.backend == "dry-run" and say is not None:
+        return BACKENDS[settings.backend](say=say)
     return BACKENDS[settings.backend]()
 
 

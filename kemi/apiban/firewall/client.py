@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -27,9 +26,8 @@ from apiban.firewall.plan import plan
 from apiban.firewall.report import (
     LARGEST_FLOODING,
     FirewallReport,
-    report_path,
-    write_report,
 )
+from apiban.firewall.reporter import Reporter
 from apiban.firewall.rules import Port, Rules
 from apiban.firewall.trouble import Troubles
 from apiban.firewall.wanted import allowed_blocks, wanted_of
@@ -42,8 +40,6 @@ __all__ = ["CutOff", "FirewallClient"]
 _RETRY: Final = 1.0
 _LONGEST_RETRY: Final = 60.0
 _COUNT_EVERY: Final = 2.0
-_REPORT_EVERY: Final = 1.0
-_REPORT_AT_LEAST: Final = 5.0
 
 
 class CutOff(Protocol):
@@ -86,6 +82,7 @@ class FirewallClient:
         self._applied: Settings = self._live.now
         self._kernel = Kernel(make_backend(self._applied.firewall))
         self._former: Kernel | None = None  # that of the backend of former settings
+        self._reporter = Reporter(clock, self._troubles)
         self._floods = Floods(clock=clock, log=log, troubles=self._troubles)
         self._wanted: Wanted | None = None
         self._wanted_of: tuple[object, ...] = ()
@@ -97,14 +94,12 @@ class FirewallClient:
         # Uptimes from which something is due.
         self._retry_from = 0.0
         self._count_from = 0.0
-        self._report_from = 0.0
         # What the report says.
         self._changed_at: float | None = None
         self._healed = 0
         self._cut = 0
         self._rate = 0.0
         self._counted: tuple[float, int] | None = None  # uptime, packets
-        self._reported: FirewallReport | None = None
 
     @property
     def settings(self) -> Settings:
@@ -120,6 +115,11 @@ class FirewallClient:
     def trouble(self) -> str:
         """What is wrong now, in one line; empty when nothing is."""
         return self._troubles.first or self._live.refused
+
+    @property
+    def waits(self) -> bool:
+        """Whether that is no trouble yet: the first list is waited for."""
+        return self._troubles.waits
 
     # Driving it --------------------------------------------------------------------------------
 
@@ -216,6 +216,8 @@ class FirewallClient:
             except FirewallError as error:
                 removes = False
                 self._troubles.tell("kernel", error, effect="rules and bans stay")
+            else:
+                self._reporter.remove(self._applied.paths.runtime)
         self._log("firewall-stop", rules="removed" if removes else "kept")
         self._lists.close()
 
@@ -332,22 +334,8 @@ class FirewallClient:
     # Telling of it -----------------------------------------------------------------------------
 
     def _report(self) -> None:
-        uptime = self._clock.uptime()
-        if uptime < self._report_from:
-            return
-        self._report_from = uptime + _REPORT_EVERY
-        report, last = self.report(), self._reported
-        same = last is not None and replace(last, at=report.at) == report
-        if same and last is not None and report.at - last.at < _REPORT_AT_LEAST:
-            return
-        try:
-            write_report(report_path(self._applied.paths.runtime), report)
-        except OSError as error:
-            why = f"{report_path(self._applied.paths.runtime)}: {error.strerror}"
-            self._troubles.tell("report", why, effect="the command line does not see this client")
-            return
-        self._troubles.over("report")
-        self._reported = report
+        if self._reporter.is_due((self._changed_at, self._listed, self.trouble)):
+            self._reporter.write(self._applied.paths.runtime, self.report())
 
     def report(self) -> FirewallReport:
         """Say where it stands."""

@@ -40,10 +40,17 @@ class DryRunBackend:
         alive = {block: end for block, end in self._banned.items() if now < end}
         return Held(alive, self._allowed, intact=rules == self._rules)
 
-    def apply(self, change: Change, rules: Rules, *, now: float) -> None:
+    def apply(
+        self,
+        change: Change,
+        rules: Rules,
+        *,
+        now: float,
+        since: object = None,  # noqa: ARG002 - nobody else is at it
+    ) -> object:
         """Say what a change would do, and hold it."""
         if not change:
-            return
+            return self.mark()
         if self._rules is None and not change.rebuild:
             raise FirewallError("dry-run: nothing is held that could be changed")
         for line in _lines(change, rules, most=_FEW):
@@ -57,6 +64,7 @@ class DryRunBackend:
         }
         self._allowed = self._allowed - change.disallow | change.allow
         self._changes += 1
+        return self.mark()
 
     def counters(self) -> Mapping[str, Counter]:
         """Give nothing: no packet is seen."""

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from apiban.address import Family
 from apiban.errors import FirewallError
@@ -54,6 +54,13 @@ _HEADER: Final = re.compile(r"^(?:Type|Header): .*$", re.MULTILINE)
 _HASHSIZE: Final = re.compile(r"hashsize \d+ ")  # grows by itself
 
 
+class _Mark(NamedTuple):
+    """Each set's name, form, and number of entries, None where it is the one that we count on."""
+
+    sets: tuple[tuple[str, str, int | None], ...]
+    chains: tuple[tuple[Family, iptables.Chains], ...]
+
+
 def _complain(text: str) -> None:
     sys.stderr.write(f"apiban: {text}\n")
 
@@ -84,8 +91,11 @@ class IpsetBackend:
         self._scratch: tuple[str, ...] = ()
         # Bans that the kernel can hold for LONGEST only, and when they shall end.
         self._capped: Elements = {}
+        # How the rules that we made ourselves were listed right then, should a version of iptables
+        # use other words than ours.
+        self._shown: dict[Family, tuple[Rules, iptables.Shape]] = {}
 
-    def mark(self) -> object:
+    def mark(self) -> _Mark:
         """Give the sets' headers, their numbers of entries, and the rules that lead to them.
 
         Four processes, 10 ms of CPU together. Entries whose time is over make no difference; while
@@ -98,9 +108,8 @@ class IpsetBackend:
             found = _ENTRIES.search(text)
             entries = int(found[1]) if found else -1
             fits = self._tally is not None and self._tally.fits(name, entries, self._uptime())
-            header = _HASHSIZE.sub("", " ".join(_HEADER.findall(text)))
-            seen.append((name, header, None if fits else entries))
-        return tuple(seen), tuple(self._chains())
+            seen.append((name, _HASHSIZE.sub("", _form(text)), None if fits else entries))
+        return _Mark(tuple(seen), tuple(self._chains()))
 
     def read(self, rules: Rules, *, now: float) -> Held | None:
         """Give what the sets hold, and whether sets and rules are those that should be."""
@@ -124,14 +133,31 @@ class IpsetBackend:
             if now + LONGEST / 2 < banned.get(block, 0) < end
         }
         intact = all(one.is_like(headers.get(one.name, "")) for one in SETS) and all(
-            one.are(rules, *_used(family)) for family, one in chains
+            self._are(chain, family, rules) for family, chain in chains
         )
         return Held(banned | self._capped, frozenset(allowed), intact)
 
-    def apply(self, change: Change, rules: Rules, *, now: float) -> None:
-        """Carry a change out: by one process, or by six when all is made anew."""
-        if not change:
-            return
+    def apply(
+        self, change: Change, rules: Rules, *, now: float, since: object = None
+    ) -> _Mark | None:
+        """Carry a change out: by one process, or by six when all is made anew; four look at it.
+
+        A small change leaves the mark as it is, since it is counted: see ``mark``.
+        """
+        if change:
+            self._carry_out(change, rules, now)
+        mark = self.mark()
+        if not change.rebuild:
+            return mark if mark == since else None
+        for family, chains in mark.chains:
+            if chains.shape.says_as(iptables.Shape.wanted(rules, *_used(family))):
+                self._shown[family] = rules, chains.shape
+        whole = len(mark.sets) == len(SETS) and all(
+            entries is None and NAMES[name].is_like(form) for name, form, entries in mark.sets
+        )
+        return mark if whole and all(self._are(one, of, rules) for of, one in mark.chains) else None
+
+    def _carry_out(self, change: Change, rules: Rules, now: float) -> None:
         if change.rebuild:
             self._rebuild(change, rules, now)
         else:
@@ -194,11 +220,19 @@ class IpsetBackend:
                 raise
         self._ipset("\n".join(discards(new)))
 
+    def _are(self, chains: iptables.Chains, family: Family, rules: Rules) -> bool:
+        """Tell whether chains do what the rules ask, in our words or as they were shown to us."""
+        known = iptables.Shape.wanted(rules, *_used(family))
+        shown = self._shown.get(family)
+        return chains.are_first and (
+            chains.shape == known or (shown is not None and shown == (rules, chains.shape))
+        )
+
     def _check(self, names: tuple[str, ...]) -> None:
         """Refuse sets of our names that cannot be swapped with ours, before anything is done."""
         listed = self._ipset("".join(f"list -t {name}\n" for name in names))
         for name, text in zip(names, listed.split("Name: ")[1:], strict=False):
-            form = " ".join(line.partition(": ")[2] for line in _HEADER.findall(text))
+            form = _form(text)
             if not NAMES[name].is_swappable(form):
                 raise FirewallError(
                     f"ipset: the set {name} is another one than ours ({form[:60]}): take it out"
@@ -276,6 +310,11 @@ class IpsetBackend:
         if done.status:
             raise explain("ipset", done, modules=_SET_MODULES)
         return done.out
+
+
+def _form(listed: str) -> str:
+    """Give a set's type and header, as ``ipset save`` would write them."""
+    return " ".join(line.partition(": ")[2] for line in _HEADER.findall(listed))
 
 
 def _new() -> str:

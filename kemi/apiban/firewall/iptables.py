@@ -17,12 +17,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
-from typing import Final
+from typing import Final, Self
 
 from apiban.firewall.elements import Counter
 from apiban.firewall.rules import Hook, Port, Rules
 
-__all__ = ["Chains", "clear", "counted", "look", "put"]
+__all__ = ["Chains", "Shape", "clear", "counted", "look", "put"]
 
 _OURS: Final = ("APIBAN", "APIBAN-LISTED")
 _HOOKS: Final[dict[Hook, str]] = {"input": "INPUT", "forward": "FORWARD"}
@@ -32,8 +32,9 @@ _LEADS_HERE: Final = re.compile(r" -[jg] APIBAN(-LISTED)?( |$)")
 _HARMLESS: Final = re.compile(
     r"-j (DROP|REJECT|LOG|NFLOG|ULOG|MARK|CONNMARK|TCPMSS|CT|NOTRACK|TRACE|SET)( |$)"
 )
+_STEP: Final = re.compile(r"-(?:A|j|g|-match-set) \S+")
 _COUNTED: Final = re.compile(
-    r"^\[(\d+):(\d+)\] -A APIBAN-LISTED -m set --match-set \S+ src -j \w+$", re.MULTILINE
+    r"^\[(\d+):(\d+)\] -A APIBAN-LISTED .*--match-set .* -j \w+$", re.MULTILINE
 )
 
 
@@ -50,22 +51,49 @@ class Chains:
     leading: tuple[str, ...]
     before: tuple[str, ...]
 
-    def are(self, rules: Rules, allow: str, banned: Iterable[str]) -> bool:
-        """Tell whether these do what the rules ask.
+    @property
+    def shape(self) -> Shape:
+        """What tells one set of rules of ours from another."""
+        return Shape(self.names, self.rules, tuple(sorted(self.leading)))
+
+    @property
+    def are_first(self) -> bool:
+        """Whether nobody's rule lets a packet past ours.
 
         Rules of others may stand before our jump where they drop, mark or log; one that may accept,
         or leads to a chain that may, must come behind it.
         """
-        jumps = sorted(f"-A {_HOOKS[hook]} {_JUMP}" for hook in set(rules.hooks))
-        return (
-            self.names == _OURS
-            and self.rules == _rules(rules, allow, banned)
-            and sorted(self.leading) == jumps
-            and all(
-                _HARMLESS.search(rule) or not (" -j " in rule or " -g " in rule)
-                for rule in self.before
-            )
+        return all(
+            _HARMLESS.search(rule) or not (" -j " in rule or " -g " in rule) for rule in self.before
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Our chains, their rules, and what leads there, as ``iptables-save`` writes them."""
+
+    names: tuple[str, ...]
+    rules: tuple[str, ...]
+    leading: tuple[str, ...]
+
+    @classmethod
+    def wanted(cls, rules: Rules, allow: str, banned: Iterable[str]) -> Self:
+        """Give the shape of these rules in the words of the versions that are known."""
+        jumps = sorted(f"-A {_HOOKS[hook]} {_JUMP}" for hook in set(rules.hooks))
+        return cls(_OURS, _rules(rules, allow, banned), tuple(jumps))
+
+    def says_as(self, other: Shape) -> bool:
+        """Tell whether it may be the same in other words: rule by rule, chain and target agree."""
+        return (
+            self.names == other.names
+            and _steps(self.rules) == _steps(other.rules)
+            and _steps(self.leading) == _steps(other.leading)
+        )
+
+
+def _steps(rules: Iterable[str]) -> list[tuple[str, ...]]:
+    """Give of each rule the chain, the set that it looks at, and where it leads."""
+    return [tuple(_STEP.findall(rule)) for rule in rules]
 
 
 def look(saved: str) -> Chains:
@@ -76,9 +104,8 @@ def look(saved: str) -> Chains:
     before: list[str] = []
     for hook in _HOOKS.values():
         of_hook = [line for chain, line in rules if chain == hook]
-        jump = f"-A {hook} {_JUMP}"
-        if jump in of_hook:
-            before += of_hook[: of_hook.index(jump)]
+        jump = next((at for at, line in enumerate(of_hook) if _LEADS_HERE.search(line)), 0)
+        before += of_hook[:jump]
     return Chains(
         tuple(chain for chain in _OURS if chain in there),
         tuple(line for chain, line in rules if chain in _OURS),

@@ -105,11 +105,9 @@ class Kernel:
         if change:
             if change.rebuild and self._held is not None:
                 self.count()  # the counters go with the rules
-            ours = self._mark is not None and self.backend.mark() == self._mark
             self._known = False
-            self.backend.apply(change, rules, now=now)
             # If others were at it as well since the last look, all is read the next time.
-            self._mark = self.backend.mark() if ours else None
+            self._mark = self.backend.apply(change, rules, now=now, since=self._mark)
             if change.rebuild:
                 self._counted = self.backend.counters()
             self._known = True
@@ -132,7 +130,7 @@ class Kernel:
         self.count()
         self._known = False
         self.backend.remove()
-        self._held, self._mark, self._known = None, self.backend.mark(), True
+        self._held, self._mark, self._known = None, None, True
         self._counted = {}
         return True
 

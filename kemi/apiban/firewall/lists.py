@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from apiban.address import Network
+from apiban.alive import is_alive
 from apiban.clock import Clock
 from apiban.errors import BoardError, SnapshotError, StoreError
 from apiban.firewall.trouble import Troubles
@@ -31,9 +32,11 @@ __all__ = ["Listed", "Lists"]
 _GONE_AFTER: Final = 3.0
 _RETRY: Final = 5.0
 _ONCE: Final = 1.0
+_HASTE: Final = 5.0
 # So long a list compiled here stays when a sync process is back and did not publish yet.
 _PATIENCE: Final = 30.0
 _OWN_EVERY: Final = 5.0
+_NONE_YET: Final = "there is no list yet: it is taken as soon as a sync process has made one"
 _KEEPS: Final = "the kernel keeps what it holds"
 
 
@@ -91,6 +94,7 @@ class Lists:
         self._store_from = 0.0
         self._read_from = 0.0
         self._once_from = 0.0
+        self._haste_until = 0.0
 
     def close(self) -> None:
         """Let go of the store."""
@@ -127,6 +131,8 @@ class Lists:
             self.close()
         if self._compiled_of is None:
             self._follow(settings, nobody=nobody)
+        else:
+            self._troubles.over("list")  # none of the files is needed
         allowed = (*settings.exempt, *self._own, *self._store_allows)
         if self._listed is not None and self._listed.allowed != allowed:
             self._listed = replace(self._listed, allowed=allowed)
@@ -157,7 +163,9 @@ class Lists:
         The latter is read before the list is: what was published then is in what is there.
         """
         now = self._clock.uptime()
-        if now < self._once_from:
+        # Somebody may wait for what was just written, until it is in the list.
+        hastes = now < self._haste_until and (self._known or 0) < self._position
+        if now < self._once_from and not hastes:
             return
         self._once_from = now + _ONCE
         self._known = self._published_position(settings.paths.runtime)
@@ -214,6 +222,7 @@ class Lists:
             self._allow_end = store.next_allow_end(now)
             self._store_allows = tuple(store.allowed(now))
         self._once_from = 0.0  # it may be the mode
+        self._haste_until = self._clock.uptime() + _HASTE
         self._troubles.over("store")
 
     def _compile(self, store: Store, settings: Settings) -> None:
@@ -279,7 +288,9 @@ class Lists:
                 newest = found
         if newest is not None and newest.generation != old:
             self._listed = Listed(newest, newest.mode, newest.generation, 0, ())
-        if newest is None and errors:
+        if newest is None and self._listed is None and _are_missing(places):
+            self._troubles.wait("list", _NONE_YET)
+        elif newest is None and errors:
             self._troubles.tell("list", errors[0], effect=_KEEPS)
         else:
             self._seen = places
@@ -293,11 +304,19 @@ class Lists:
         with contextlib.suppress(BoardError):
             board = Board.open(runtime / "counters")
             generation = self._listed.generation if self._listed is not None else 0
-            if board.generation:
+            if board.generation and any(is_alive(slot.pid) for slot in board.slots()):
                 # A list of ours here (0) is compared with what can be had in its place.
                 return board.position if generation in {0, board.generation} else None
         report = read_report(report_path(runtime))
         return None if report is None else report.position
+
+
+def _are_missing(places: Iterable[tuple[Path, int, int]]) -> bool:
+    """Tell whether none of these files is there; what is closed to us may be."""
+    try:
+        return not any(path.exists() for path, _, _ in places)
+    except OSError:
+        return False
 
 
 def _places(settings: Settings) -> tuple[tuple[Path, int, int], ...]:

@@ -87,11 +87,13 @@ class NftablesBackend:
         )
         return Held(singles | ranges, frozenset(allowed), intact=intact)
 
-    def apply(self, change: Change, rules: Rules, *, now: float) -> None:
+    def apply(
+        self, change: Change, rules: Rules, *, now: float, since: object = None
+    ) -> int | None:
         """Carry a change out in one transaction."""
-        if not change:
-            return
         before = self.mark()
+        if not change:
+            return before if before == since else None
         try:
             _nft("-f", "-", fed=self.script(change, rules, now=now))
         except _Missing:
@@ -102,6 +104,7 @@ class NftablesBackend:
         ours = change.rebuild or self._touched == (rules, before)
         # Ours alone makes it one more: anybody else's beside it makes it another number than this.
         self._touched = (rules, before + 1) if ours else None
+        return before + 1 if before == since else None
 
     def counters(self) -> Mapping[str, Counter]:
         """Give what the sets met since the table was made; zero when it is not there."""

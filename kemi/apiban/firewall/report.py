@@ -1,7 +1,8 @@
 """What the firewall client is doing, for whoever looks: ``runtime/firewall.json``.
 
-Written by that process alone, whole and by rename. Where it is missing or old, no client runs:
-what the kernel held then is there still, until its bans run out.
+Written by that process alone, whole and by rename. Where it is old, no client runs, and what the
+kernel held then is there still, until its bans run out. Where it is missing, none ever ran, or all
+was taken out of the kernel.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = [
     "FirewallReport",
     "Flooding",
     "read_report",
+    "remove_report",
     "report_path",
     "write_report",
 ]
@@ -97,6 +99,16 @@ def write_report(path: Path, report: FirewallReport) -> None:
 
     """
     put_document(path, asdict(report))
+
+
+def remove_report(runtime: Path) -> None:
+    """Take the report away, as who took all out of the kernel does; none there is no error.
+
+    Raises:
+        OSError: it cannot be taken away.
+
+    """
+    report_path(runtime).unlink(missing_ok=True)
 
 
 def read_report(path: Path) -> FirewallReport | None:

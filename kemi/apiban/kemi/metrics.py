@@ -8,6 +8,7 @@ xhttp_prom is not loaded nothing is done.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from apiban.clock import Clock
@@ -136,8 +137,7 @@ class Metrics:
             self._look_at_list(generation)
         runtime = self._settings().paths.runtime
         report = read_report(report_path(runtime))
-        # Who has ended for good takes it away: the last numbers stay, and say that it is not up.
-        self._firewall = firewall.read_report(firewall.report_path(runtime)) or self._firewall
+        self._firewall = firewall.read_report(firewall.report_path(runtime)) or self._left()
         # While the store fails it tells of no feed: the last numbers stay.
         if report is not None and not report.store_error:
             self._sync_gauges = sync_gauges(report)
@@ -165,6 +165,14 @@ class Metrics:
                 *process_gauges(report),
                 *firewall_gauges(self._firewall, self._clock.now()),
             ),
+        )
+
+    def _left(self) -> firewall.FirewallReport | None:
+        """Give what is left of a firewall client that took all out: its counts; it is not up."""
+        if self._firewall is None:
+            return None
+        return replace(
+            self._firewall, at=0.0, banned_ipv4=0, banned_ipv6=0, flooding=(), trouble=""
         )
 
     def _look_at_list(self, generation: int) -> None:

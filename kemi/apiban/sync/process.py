@@ -457,7 +457,7 @@ class Process:
 
     def _write_report(self, settings: Settings) -> None:
         """Say where the sync stands, for the command line."""
-        if not self._reporter.is_due():
+        if not self._reporter.is_due(self._board.generation):
             return
         runtime = settings.paths.runtime
         path = report_path(runtime)

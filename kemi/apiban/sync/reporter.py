@@ -16,6 +16,7 @@ from apiban.sync.report import SyncReport, keep_settings, read_report, write_rep
 __all__ = ["Reporter"]
 
 _EVERY: Final = 1.0
+_SOON: Final = 0.2
 _LASTS: Final = 60.0  # an unchanged report is written again after that
 
 
@@ -25,17 +26,22 @@ class Reporter:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._from = 0.0  # the uptime from which a report is due
+        self._soon = 0.0  # and from which one is that tells of another list
+        self._generation = 0
         self._last: SyncReport | None = None
         self._kept: Settings | None = None
         self._entries: dict[str, int] = {}
         self._counted_at = (-1, -1)
 
-    def is_due(self) -> bool:
-        """Tell whether it is time; from then on it is not, for a second."""
+    def is_due(self, generation: int) -> bool:
+        """Tell whether it is time; from then on it is not, for a second, while the list stays.
+
+        Who waits for a list to be published, and has no board to look at, looks at the report.
+        """
         now = self._clock.uptime()
-        if now < self._from:
+        if now < (self._from if generation == self._generation else self._soon):
             return False
-        self._from = now + _EVERY
+        self._from, self._soon, self._generation = now + _EVERY, now + _SOON, generation
         return True
 
     def write(self, path: Path, report: SyncReport) -> None:

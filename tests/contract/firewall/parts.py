@@ -45,8 +45,20 @@ def many(number: int, start: str = "11.0.0.0") -> Elements:
     return {(4, address, address): FOREVER for address in range(first, first + 2 * number, 2)}
 
 
-def same(held: Held | None, banned: Mapping[Block, int], allowed: frozenset[Block]) -> bool:
-    """Tell whether that is held, and intact; the ends are good to 2 s."""
+def same(
+    held: Held | None,
+    banned: Mapping[Block, int],
+    allowed: frozenset[Block],
+    *,
+    since: float | None = None,
+) -> bool:
+    """Tell whether that is held, and intact; the ends are good to 2 s.
+
+    ``since`` is the time that the changes were made by: what all of it took until now may make an
+    end later, since the kernel counts from when it was told, and nearer, since it tells what is
+    left after it was asked.
+    """
+    took = 0.0 if since is None else time.time() - since
     return (
         held is not None
         and held.intact
@@ -55,7 +67,7 @@ def same(held: Held | None, banned: Mapping[Block, int], allowed: frozenset[Bloc
         and all(
             held.banned[one] == end
             if FOREVER in (end, held.banned[one])
-            else abs(held.banned[one] - end) <= 2
+            else abs(held.banned[one] - end) <= 2 + took
             for one, end in banned.items()
         )
     )

@@ -53,7 +53,7 @@ def test_what_is_built_is_read(backend: Backend) -> None:
     wanted = FEW | timed(now)
     allowed = blocks("192.0.2.1", "192.0.2.128/25", "2001:db8:a::1", "2001:db8:b::/48")
     backend.apply(Change(add=wanted, allow=allowed, rebuild=True), rules(), now=now)
-    assert same(backend.read(rules(), now=time.time()), wanted, allowed)
+    assert same(backend.read(rules(), now=time.time()), wanted, allowed, since=now)
 
 
 def test_nothing_to_hold(backend: Backend) -> None:
@@ -121,7 +121,7 @@ def test_one_change_of_everything(backend: Backend) -> None:
     )
     wanted = {one: end for one, end in (first | add | extend).items() if one not in remove}
     allowed = blocks("192.0.2.128/25", "2001:db8:b::/48")
-    assert same(backend.read(rules(), now=time.time()), wanted, allowed)
+    assert same(backend.read(rules(), now=time.time()), wanted, allowed, since=now)
 
 
 def test_ranges_keep_their_ends_beside_new_ones(backend: Backend) -> None:
@@ -131,7 +131,7 @@ def test_ranges_keep_their_ends_beside_new_ones(backend: Backend) -> None:
     backend.apply(Change(add=kept, rebuild=True), rules(), now=now)
     more = {block("10.1.0.0/16"): FOREVER, block("2001:db8:3::/48"): FOREVER}
     backend.apply(Change(add=more), rules(), now=time.time())
-    assert same(backend.read(rules(), now=time.time()), kept | more, frozenset())
+    assert same(backend.read(rules(), now=time.time()), kept | more, frozenset(), since=now)
 
 
 def test_a_rebuild_is_all_there_is(backend: Backend) -> None:
@@ -139,7 +139,8 @@ def test_a_rebuild_is_all_there_is(backend: Backend) -> None:
     now = time.time()
     backend.apply(Change(add=FEW, allow=blocks("192.0.2.1"), rebuild=True), rules(), now=now)
     backend.apply(Change(add=timed(now), rebuild=True), rules(drops=False), now=now)
-    assert same(backend.read(rules(drops=False), now=time.time()), timed(now), frozenset())
+    held = backend.read(rules(drops=False), now=time.time())
+    assert same(held, timed(now), frozenset(), since=now)
 
 
 def test_an_end_that_is_over_is_no_ban_for_good(backend: Backend) -> None:
@@ -175,7 +176,9 @@ def test_extended_means_longer_and_shortened_shorter(backend: Backend) -> None:
     lasting = {one: int(now) + 900 for one in longer}
     change = Change(extend=lasting | {one: int(now) + 2 for one in shorter})
     backend.apply(change, rules(), now=now)
-    assert until(lambda: same(backend.read(rules(), now=time.time()), lasting, frozenset()))
+    assert until(
+        lambda: same(backend.read(rules(), now=time.time()), lasting, frozenset(), since=now)
+    )
 
 
 def test_what_ended_meanwhile_can_be_changed(backend: Backend) -> None:
@@ -185,7 +188,7 @@ def test_what_ended_meanwhile_can_be_changed(backend: Backend) -> None:
     new = {block("198.51.100.77"): int(now) + 500, block("10.1.0.0/16"): int(now) + 500}
     change = Change(extend=new, remove=blocks("198.51.100.78", "10.2.0.0/16", "2001:db8::99"))
     backend.apply(change, rules(), now=now)
-    assert same(backend.read(rules(), now=time.time()), FEW | new, frozenset())
+    assert same(backend.read(rules(), now=time.time()), FEW | new, frozenset(), since=now)
 
 
 def test_the_longest_ban_there_is(backend: Backend) -> None:
@@ -280,4 +283,4 @@ def test_whatever_the_changes(
             backend.apply(change, rules(), now=time.time())
         banned, allowed = wanted, allow
         held = backend.read(rules(), now=time.time())
-        assert same(held, banned, allowed), (held, banned, allowed)
+        assert same(held, banned, allowed, since=now), (held, banned, allowed)

@@ -196,10 +196,10 @@ def test_what_the_kernel_has_no_entry_for(backend: IpsetBackend) -> None:
         block(LISTED): int(now) + 100_000_000,
     }
     backend.apply(Change(add=banned, allow=blocks("::/0"), rebuild=True), rules(), now=now)
-    assert same(backend.read(rules(), now=time.time()), banned, blocks("::/0"))
+    assert same(backend.read(rules(), now=time.time()), banned, blocks("::/0"), since=now)
     backend.apply(Change(remove=blocks("0.0.0.0/0"), disallow=blocks("::/0")), rules(), now=now)
     del banned[block("0.0.0.0/0")]
-    assert same(backend.read(rules(), now=time.time()), banned, frozenset())
+    assert same(backend.read(rules(), now=time.time()), banned, frozenset(), since=now)
     # Another process knows what the kernel counts: enough to extend it in time.
     held = IpsetBackend().read(rules(), now=time.time())
     assert held is not None
@@ -212,6 +212,91 @@ def test_what_is_no_block(backend: IpsetBackend, last: int) -> None:
     with pytest.raises(FirewallError, match="no CIDR block"):
         backend.apply(Change(add={(4, 0xC0000201, last): FOREVER}, rebuild=True), rules(), now=0)
     assert sets() == []
+
+
+@pytest.mark.parametrize("rebuild", [True, False])
+@pytest.mark.parametrize(
+    "stranger", ["ipset del apiban6 " + LISTED6, "iptables -I APIBAN -j RETURN"]
+)
+def test_what_came_right_after_a_change_is_not_taken_for_ours(
+    backend: IpsetBackend, stranger: str, *, rebuild: bool
+) -> None:
+    """Neither an element nor a rule, whether all was made anew or not."""
+    backend.apply(Change(add=ONE, rebuild=True), rules(), now=time.time())
+    mark, comes = backend.mark(), True
+
+    def with_a_stranger(words: Sequence[str], text: str = "") -> Done:
+        nonlocal comes
+        done = run_tool(words, text)
+        last = "destroy" if rebuild else "add"
+        if comes and words[:2] == ("ipset", "restore") and text.startswith(last):
+            comes = False
+            run(*stranger.split())
+        return done
+
+    backend._run = with_a_stranger
+    more = ONE | {block("192.0.2.9"): FOREVER}
+    change = Change(add=more, rebuild=rebuild)
+    assert backend.apply(change, rules(), now=time.time(), since=mark) is None
+    assert not comes
+
+
+def other_words(words: Sequence[str], text: str = "") -> Done:
+    """Run tools; iptables-save shows rules in other words than those that this package knows."""
+    done = run_tool(words, text)
+    if not words[0].endswith("tables-save"):
+        return done
+    out = done.out.replace("RELATED,ESTABLISHED", "ESTABLISHED,RELATED")
+    out = out.replace("-m set --match-set", "-m set ! --return-nomatch --match-set")
+    return Done(done.status, out, done.err)
+
+
+def test_another_versions_words_are_learned(backend: IpsetBackend) -> None:
+    """After one rebuild of its own the backend knows how this iptables shows its rules."""
+    now, kept = time.time(), rules(established="keep")
+    backend.apply(Change(add=ONE, rebuild=True), kept, now=now)
+    other = IpsetBackend(run=other_words)
+    held = other.read(kept, now=now)
+    assert held is not None
+    assert not held.intact
+    mark = other.apply(Change(add=ONE, rebuild=True), kept, now=now, since=other.mark())
+    assert mark is not None
+    assert same(other.read(kept, now=now), ONE, frozenset())
+    asked = other.read(rules(), now=now)
+    assert asked is not None
+    assert not asked.intact
+    run("iptables", "-A", "APIBAN", "-j", "RETURN")
+    held = other.read(kept, now=now)
+    assert held is not None
+    assert not held.intact
+
+
+def test_counters_in_other_words(backend: IpsetBackend, world: World) -> None:
+    """They are found as well."""
+    other = IpsetBackend(run=other_words)
+    other.apply(Change(add=ONE, rebuild=True), rules(), now=time.time())
+    assert not world.sends(LISTED)
+    assert other.counters()["ipv4"].packets == 1
+
+
+def test_a_strangers_rule_is_not_learned(backend: IpsetBackend) -> None:
+    """One that came in the instant after our rules were made is none of ours."""
+    comes = True
+
+    def with_a_stranger(words: Sequence[str], text: str = "") -> Done:
+        nonlocal comes
+        done = other_words(words, text)
+        if words[0] == "iptables-restore" and comes:
+            comes = False
+            run("iptables", "-I", "APIBAN-LISTED", "-j", "RETURN")
+        return done
+
+    other = IpsetBackend(run=with_a_stranger)
+    mark = other.apply(Change(add=ONE, rebuild=True), rules(), now=time.time())
+    assert (mark, comes) == (None, False)
+    held = other.read(rules(), now=time.time())
+    assert held is not None
+    assert not held.intact
 
 
 def test_bans_that_end_leave_the_mark(backend: IpsetBackend) -> None:

@@ -65,11 +65,9 @@ def test_what_somebody_touched_is_not_learned(backend: NftablesBackend) -> None:
     assert not held.intact
 
 
-@pytest.mark.usefixtures("other_words")
-def test_what_came_with_our_own_change_is_not_learned(
-    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A foreign rule that came in the instant after our transaction is none of ours either."""
+@pytest.fixture
+def right_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a stranger's rule come in the instant after each transaction of ours."""
     real = nftables.run
 
     def with_a_stranger(words: Sequence[str], text: str = "") -> Done:
@@ -79,6 +77,20 @@ def test_what_came_with_our_own_change_is_not_learned(
         return done
 
     monkeypatch.setattr(nftables, "run", with_a_stranger)
+
+
+@pytest.mark.usefixtures("right_after")
+def test_what_came_right_after_a_change_is_not_taken_for_ours(backend: NftablesBackend) -> None:
+    """The mark that a change gives is not the one that the stranger made."""
+    mark = backend.apply(
+        Change(add=ONE, rebuild=True), rules(), now=time.time(), since=backend.mark()
+    )
+    assert backend.mark() != mark
+
+
+@pytest.mark.usefixtures("other_words", "right_after")
+def test_what_came_with_our_own_change_is_not_learned(backend: NftablesBackend) -> None:
+    """A foreign rule that came in the instant after our transaction is none of ours either."""
     now = time.time()
     backend.apply(Change(add=ONE, rebuild=True), rules(), now=now)
     held = backend.read(rules(), now=now)

@@ -25,6 +25,27 @@ def test_nobody_changed_anything(backend: Backend) -> None:
     assert backend.mark() == mark
 
 
+def test_a_change_tells_its_mark(backend: Backend) -> None:
+    """It is the mark that the kernel has from then on; nothing is known of what was before."""
+    now, more = time.time(), Change(add={block("192.0.2.9"): FOREVER})
+    mark = backend.apply(Change(add=ONE, rebuild=True), rules(), now=now, since=backend.mark())
+    assert mark is not None
+    assert mark == backend.mark()
+    mark = backend.apply(more, rules(), now=now, since=mark)
+    assert mark is not None
+    assert mark == backend.mark()
+    assert backend.apply(Change(), rules(), now=now, since=mark) == mark
+
+
+def test_what_others_did_before_a_change_is_not_taken_for_ours(kit: Kit, backend: Backend) -> None:
+    """From the mark on that the change was made from."""
+    now, more = time.time(), Change(add={block("192.0.2.9"): FOREVER})
+    backend.apply(Change(add=ONE, rebuild=True), rules(), now=now)
+    mark = backend.mark()
+    kit.tampers["element deleted"]()
+    assert backend.apply(more, rules(), now=now, since=mark) != backend.mark()
+
+
 @pytest.mark.parametrize(
     ("kit", "name"),
     [(kit, name) for kit in KITS for name in kit.tampers],

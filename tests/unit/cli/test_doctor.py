@@ -71,6 +71,19 @@ def test_node_without_a_kamailio(node: NodeOnHost) -> None:
     assert "hook" not in said
 
 
+def test_host_that_has_the_kernel_alone(node: NodeOnHost) -> None:
+    """A sync process and the firewall client are all that it needs: Kamailio is not missed."""
+    node.write_settings(feed=NO_FEED)
+    node.sync_reports()
+    node.firewall_reports()
+    said = levels(node.run("doctor", "--json"))
+    assert said["Kamailio"] == ["note"]
+    assert not {"modules", "version"} & said.keys()
+    for lack in ({"sources": "flooding"}, {"at": node.clock.now() - 60}):
+        node.firewall_reports(**lack)
+        assert levels(node.run("doctor", "--json"))["Kamailio"] == ["fail"]
+
+
 def test_running_node(node: NodeOnHost) -> None:
     """The message that it sends is judged: the hook is on, and the worker is in step."""
     node.write_settings(feed=NO_FEED)

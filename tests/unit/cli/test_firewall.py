@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from apiban.cli import firewall as command
+from apiban.firewall.choose import make_backend
 from apiban.firewall.conntrack import Cut
 from apiban.firewall.elements import Block
 from apiban.firewall.lock import alone
 from apiban.firewall.report import report_path
+from apiban.snapshot.publish import durable_path
 
 from tests.support.firewall import MemoryBackend, MemoryKernel
 from tests.unit.cli.node import NodeOnHost
@@ -29,7 +31,7 @@ def kernel(node: NodeOnHost, monkeypatch: pytest.MonkeyPatch) -> MemoryKernel:
         return Cut(len(blocks))
 
     backends = {"nftables": lambda: MemoryBackend(made)}
-    monkeypatch.setattr(command, "make_backend", lambda _: MemoryBackend(made))
+    monkeypatch.setattr(command, "make_backend", lambda *_, **__: MemoryBackend(made))
     monkeypatch.setattr(command, "BACKENDS", backends)
     monkeypatch.setattr(command, "own_addresses", lambda: node.own)
     monkeypatch.setattr(command, "cut", cut)
@@ -97,8 +99,35 @@ def test_no_list(node: NodeOnHost, kernel: MemoryKernel) -> None:
         path.unlink()
     done = node.run("firewall", "once")
     assert done.status == 1
-    assert done.err.splitlines()[-1].startswith("apiban: there is no list yet: ")
+    (line,) = done.err.splitlines()
+    assert line.startswith("apiban: there is no list yet: ")
     assert kernel.generation == 0
+
+
+def test_a_list_that_cannot_be_read(node: NodeOnHost, kernel: MemoryKernel) -> None:
+    """That is said as such."""
+    node.store.close()
+    for path in node.state.glob("store.db*"):
+        path.unlink()
+    durable_path(node.state).write_bytes(b"no list")
+    done = node.run("firewall", "once")
+    assert done.status == 1
+    assert done.err.splitlines()[-1].startswith("apiban: no list can be read: ")
+    assert kernel.generation == 0
+
+
+@pytest.mark.usefixtures("kernel")
+def test_a_dry_run_for_machines(node: NodeOnHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One document; what would be done is said beside it. To people it is the output."""
+    monkeypatch.setattr(command, "make_backend", make_backend)
+    monkeypatch.setenv("APIBAN_FIREWALL_BACKEND", "dry-run")
+    node.feed_lists("198.51.100.7")
+    done = node.run("firewall", "once", "--json")
+    assert (done.status, done.json["added"]) == (0, 1)
+    assert "would ban 198.51.100.7" in done.err
+    done = node.run("firewall", "once")
+    assert (done.status, done.err) == (0, "")
+    assert "would ban 198.51.100.7" in done.out
 
 
 def test_only_one_client(node: NodeOnHost, kernel: MemoryKernel) -> None:
@@ -127,6 +156,37 @@ def test_flush(node: NodeOnHost, kernel: MemoryKernel) -> None:
         assert kernel.rules is None
     node.run("firewall", "once")
     assert node.run("firewall", "flush").out == "nothing of ours is in the kernel\n"
+    assert kernel.rules is None
+
+
+def test_nothing_is_held_after_a_flush(node: NodeOnHost, kernel: MemoryKernel) -> None:
+    """A client that died left a report; with what it held gone, nobody is told of it any more."""
+    node.firewall_reports(pid=2**22 + 1, banned_ipv4=1)
+    assert "firewall client runs no more" in node.run("ban", "198.51.100.7").err
+    with alone(node.runtime):
+        node.run("firewall", "flush", "--force")
+        assert report_path(node.runtime).exists()  # it is of who runs
+    assert node.run("firewall", "flush").status == 0
+    assert not report_path(node.runtime).exists()
+    assert "firewall client" not in node.run("unban", "198.51.100.7").err
+    assert node.run("status", "--json", "--no-wait").json["firewall"] is None
+    assert kernel.rules is None
+
+
+def test_a_report_that_cannot_be_taken_away(
+    node: NodeOnHost, kernel: MemoryKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, when all is out of the kernel."""
+    node.feed_lists("198.51.100.7")
+    node.run("firewall", "once")
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(command, "remove_report", refuse)
+    done = node.run("firewall", "flush")
+    assert done.status == 1
+    assert "Permission denied" in done.err
     assert kernel.rules is None
 
 
@@ -199,7 +259,9 @@ def test_status_of_who_may_not_ask(
     monkeypatch.setattr(
         command,
         "make_backend",
-        lambda _: setattr(made := MemoryBackend(kernel), "broken", "no CAP_NET_ADMIN") or made,
+        lambda *_, **__: (
+            setattr(made := MemoryBackend(kernel), "broken", "no CAP_NET_ADMIN") or made
+        ),
     )
     monkeypatch.setattr("apiban.cli.firewall_state.os.geteuid", lambda: 1000)
     shown = node.run("firewall", "status")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from apiban.address import parse_network
 from apiban.cli.host import Host
+from apiban.cli.in_force import wait_in_force
 from apiban.errors import SettingsError, StoreError
 from apiban.firewall.report import report_path as firewall_path
 from apiban.firewall.report import write_report as write_firewall
@@ -177,10 +178,10 @@ def test_change_is_in_force_when_the_published_list_knows_it(place: _Place) -> N
     store = place.host.store_to_write()
     _ban(store, "192.0.2.1")
     board.announce(1, position=0)
-    assert place.host.wait_in_force(store, at_most=0.05).seconds is None
+    assert wait_in_force(place.host, store, at_most=0.05).seconds is None
     publish = threading.Timer(0.1, lambda: board.announce(2, position=store.noted))
     publish.start()
-    found = place.host.wait_in_force(store, at_most=10)
+    found = wait_in_force(place.host, store, at_most=10)
     publish.join()
     assert found.seconds is not None
     assert found.seconds >= 0.05
@@ -196,17 +197,17 @@ def test_what_others_change_is_not_waited_for(place: _Place) -> None:
     board.announce(1, position=store.noted)
     with Store(place.host.store_path) as other:
         _ban(other, "192.0.2.2")
-    assert place.host.wait_in_force(store, at_most=0.05).seconds is not None
+    assert wait_in_force(place.host, store, at_most=0.05).seconds is not None
 
 
 def test_without_kamailio_or_sync_it_says_so(place: _Place) -> None:
     """At once, and not after a wait."""
     store = place.host.store_to_write()
     _ban(store, "192.0.2.1")
-    assert "no Kamailio runs" in place.host.wait_in_force(store, at_most=600).why_not
+    assert "no Kamailio runs" in wait_in_force(place.host, store, at_most=600).why_not
     place.kamailio(os.getpid())
     host = Host(file=place.file, clock=place.clock)
-    assert "no sync process" in host.wait_in_force(store, at_most=600).why_not
+    assert "no sync process" in wait_in_force(host, store, at_most=600).why_not
 
 
 def test_list_that_is_not_published_is_told(place: _Place) -> None:
@@ -215,7 +216,7 @@ def test_list_that_is_not_published_is_told(place: _Place) -> None:
     place.report(pid=os.getpid())
     store = place.host.store_to_write()
     _ban(store, "192.0.2.1")
-    found = place.host.wait_in_force(store, at_most=0.05)
+    found = wait_in_force(place.host, store, at_most=0.05)
     assert found.seconds is None
     assert "not published within 0.05 s" in found.why_not
 
@@ -227,9 +228,9 @@ def test_other_store_than_the_syncs_is_told(place: _Place) -> None:
     _ban(store, "192.0.2.1")
     board.announce(1, position=store.noted)
     place.report(pid=os.getpid(), store=place.host.store_path.stat().st_ino)
-    assert place.host.wait_in_force(store, at_most=0.05).seconds is not None
+    assert wait_in_force(place.host, store, at_most=0.05).seconds is not None
     place.report(pid=os.getpid(), store=place.host.store_path.stat().st_ino + 1)
-    found = place.host.wait_in_force(store, at_most=0.05)
+    found = wait_in_force(place.host, store, at_most=0.05)
     assert found.seconds is None
     assert "has another store" in found.why_not
     place.report(pid=os.getpid())
@@ -246,20 +247,20 @@ def test_change_is_in_force_when_the_kernel_has_it_too(place: _Place) -> None:
     _ban(store, "192.0.2.1")
     place.firewall(position=0, trouble="the kernel's module nf_tables is missing")
     board.announce(1, position=store.noted)
-    found = place.host.wait_in_force(store, at_most=0.05)
+    found = wait_in_force(place.host, store, at_most=0.05)
     assert (found.seconds, found.where) == (None, ("kamailio",))
     assert "Kamailio has it; not in the kernel within 0.05 s" in found.why_not
     assert "module nf_tables is missing" in found.why_not
     late = threading.Timer(0.1, lambda: place.firewall(position=store.noted))
     late.start()
-    found = place.host.wait_in_force(store, at_most=10)
+    found = wait_in_force(place.host, store, at_most=10)
     late.join()
     assert found.seconds is not None
     assert found.seconds >= 0.05
     assert found.where == ("kamailio", "kernel")
     _ban(store, "192.0.2.2")
     place.firewall(position=store.noted)
-    found = place.host.wait_in_force(store, at_most=0.05)
+    found = wait_in_force(place.host, store, at_most=0.05)
     assert (found.seconds, found.where) == (None, ("kernel",))
     assert "the kernel has it; not published within" in found.why_not
 
@@ -269,16 +270,16 @@ def test_change_is_in_force_in_the_kernel_alone(place: _Place) -> None:
     store = place.host.store_to_write()
     _ban(store, "192.0.2.1")
     place.firewall(position=store.noted, generation=7)
-    found = place.host.wait_in_force(store, at_most=0.05)
+    found = wait_in_force(place.host, store, at_most=0.05)
     assert (found.generation, found.where, found.runs) == (7, ("kernel",), True)
     assert found.seconds is not None
     place.firewall(position=0)
-    found = place.host.wait_in_force(store, at_most=0.05)
+    found = wait_in_force(place.host, store, at_most=0.05)
     assert (found.seconds, found.runs) == (None, True)
     for gone in ({"pid": _DEAD}, {"at": place.clock.now() - 31}):
         place.firewall(position=0, **gone)
         assert place.host.firewall() is None
-        found = place.host.wait_in_force(store, at_most=600)
+        found = wait_in_force(place.host, store, at_most=600)
         assert (found.seconds, found.where, found.runs) == (None, (), True)
         assert "the kernel keeps what it held" in found.why_not
 
@@ -289,7 +290,7 @@ def test_kernel_needs_no_sync_process(place: _Place) -> None:
     store = place.host.store_to_write()
     _ban(store, "192.0.2.1")
     place.firewall(position=store.noted)
-    found = place.host.wait_in_force(store, at_most=600)
+    found = wait_in_force(place.host, store, at_most=600)
     assert (found.seconds, found.where) == (None, ("kernel",))
     assert "the kernel has it; no sync process runs" in found.why_not
 

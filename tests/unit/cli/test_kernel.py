@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
-from apiban.cli.host import Host
+from apiban.cli import force
+from apiban.cli.in_force import wait_in_force
 from apiban.cli.words import when
 from apiban.firewall.report import Flooding
 
@@ -132,6 +134,31 @@ def test_kernel_protects_without_kamailio(node: NodeOnHost) -> None:
     assert "no-kamailio" in warnings(node)
 
 
+def test_where_a_list_is_in_force(running: NodeOnHost) -> None:
+    """Without Kamailio it is in the kernel, when that is the client's list, else nowhere yet."""
+    generation = running.board.generation if running.board is not None else 0
+
+    def told() -> tuple[str, bool]:
+        page = " ".join(running.run("status", "--no-wait").out.split())
+        document = running.run("status", "--json", "--no-wait").json
+        assert document["list"]["generation"] == generation
+        return page, document["list"]["in_kernel"]
+
+    page, in_kernel = told()
+    assert in_kernel
+    assert "entries: apiban 2, local 0, detector 0 published" in page
+    (running.runtime / "counters").unlink()
+    running.firewall_reports(generation=generation)
+    page, in_kernel = told()
+    assert in_kernel
+    assert "in the kernel, published" in page
+    for other in ({"pid": DEAD}, {"generation": generation - 1}, {"sources": "flooding"}):
+        running.firewall_reports(**{"generation": generation, **other})
+        page, in_kernel = told()
+        assert not in_kernel
+        assert "for the next start, published" in page
+
+
 # Top -------------------------------------------------------------------------------------------
 
 
@@ -228,8 +255,7 @@ def test_unban_says_that_the_kernel_has_it(node: NodeOnHost) -> None:
 
 def test_kernel_that_lags_is_status_4(node: NodeOnHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is stored, and said with one line."""
-    wait = Host.wait_in_force
-    monkeypatch.setattr(Host, "wait_in_force", lambda *words: wait(*words, at_most=0.05))
+    monkeypatch.setattr(force, "wait_in_force", partial(wait_in_force, at_most=0.05))
     node.firewall_reports(trouble="no CAP_NET_ADMIN")
     done = node.run("ban", LISTED)
     assert done.status == 4

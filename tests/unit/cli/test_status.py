@@ -78,6 +78,7 @@ def test_a_node_for_which_all_is_well(running: NodeOnHost) -> None:
         "generation": 1,
         "published": began,
         "in_use": True,
+        "in_kernel": False,
         "ranges_ipv4": 1,
         "ranges_ipv6": 1,
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from apiban.doctor.kamailio import (
+    check_absence,
     check_allocator,
     check_modules,
     check_running,
@@ -13,6 +14,8 @@ from apiban.doctor.kamailio import (
     check_version,
     installed_modules,
 )
+
+from tests.support.reports import firewall_report
 
 ALL = {"app_python3", "rtimer", "pv", "htable", "statistics"}
 
@@ -29,6 +32,13 @@ def test_not_running() -> None:
     """Nothing is protected by a Kamailio that is not there."""
     (finding,) = check_running(None, 0, faults=0)
     assert finding.level == "fail"
+
+
+def test_absence() -> None:
+    """Where the kernel alone goes by the list that is as it should be."""
+    assert check_absence(firewall_report()).level == "note"
+    assert "the kernel drops" in check_absence(firewall_report()).what
+    assert "the kernel counts" in check_absence(firewall_report(mode="shadow")).what
 
 
 def test_faults_are_said() -> None:

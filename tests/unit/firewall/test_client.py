@@ -8,13 +8,18 @@ from pathlib import Path
 import pytest
 from apiban.address import parse_network
 from apiban.errors import SettingsError
-from apiban.firewall import client as client_module
 from apiban.firewall import kernel as kernel_module
+from apiban.firewall import reporter as reporter_module
 from apiban.firewall.elements import Change, Held, Wanted
 from apiban.firewall.plan import plan
+from apiban.firewall.report import FirewallReport, report_path
+from apiban.gate import Board
 from apiban.settings import Mode
 from apiban.snapshot.publish import durable_path
+from apiban.sync.report import report_path as sync_path
+from apiban.sync.report import write_report as write_sync
 
+from tests.support.reports import sync_report
 from tests.unit.firewall.world import HOUR, World, block
 
 
@@ -142,6 +147,28 @@ def test_a_foreign_change_just_before_ours(world: World) -> None:
     world.ban("198.51.100.8")
     world.publish()
     world.passes(client, 1)
+    world.passes(client, 10)
+    assert world.banned == ["198.51.100.7", "198.51.100.8"]
+    assert world.report.healed == 1
+
+
+def test_a_foreign_change_right_after_ours(world: World) -> None:
+    """Nor does it hide one that came before we could look again."""
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+
+    def stranger() -> None:
+        world.backend.right_after = lambda: None
+        del world.kernel.banned[block("198.51.100.7")]
+        world.kernel.generation += 1
+
+    world.backend.right_after = stranger
+    world.ban("198.51.100.8")
+    world.publish()
+    world.passes(client, 1)
+    assert world.banned == ["198.51.100.8"]
     world.passes(client, 10)
     assert world.banned == ["198.51.100.7", "198.51.100.8"]
     assert world.report.healed == 1
@@ -440,7 +467,48 @@ def test_no_list_at_all(world: World) -> None:
     client = world.client()
     world.passes(client, 60)
     assert world.kernel.generation == 0
-    assert "No such file" in world.report.trouble
+    assert "there is no list yet" in world.report.trouble
+
+
+def test_the_first_list(world: World) -> None:
+    """Waiting for it is one line, and no trouble; when it came the client is ready."""
+    client = world.client()
+    world.passes(client, 60)
+    assert world.log.names() == ["firewall"]
+    (told,) = world.log.fields("firewall")
+    assert told["state"] == "waiting"
+    assert "no list yet" in told["reason"]
+    world.ban("198.51.100.7")
+    world.publish()
+    world.passes(client, 6)
+    assert world.banned == ["198.51.100.7"]
+    assert [one["state"] for one in world.log.fields("firewall")] == ["waiting", "ready"]
+    assert world.log.fields("firewall-trouble") == []
+    assert world.report.trouble == ""
+
+
+def test_the_first_list_is_the_stores(world: World) -> None:
+    """Where nobody published any, and nobody syncs any more: then none is waited for."""
+    client = world.client()
+    world.passes(client, 1)
+    assert "no list yet" in world.report.trouble
+    world.ban("198.51.100.7")
+    world.syncs = False
+    world.passes(client, 5)
+    assert world.banned == ["198.51.100.7"]
+    assert world.report.trouble == ""
+
+
+def test_a_first_list_that_cannot_be_read(world: World) -> None:
+    """That is trouble, also after none was there."""
+    client = world.client()
+    client.tick()
+    durable_path(world.state).write_bytes(b"no list")
+    world.passes(client, 6)
+    assert [one["part"] for one in world.log.fields("firewall-trouble")] == ["list"]
+    world.publish()
+    world.passes(client, 6)
+    assert {"state": "good again", "part": "list"} in world.log.fields("firewall")
 
 
 def test_a_store_that_cannot_be_read(world: World) -> None:
@@ -465,7 +533,7 @@ def test_a_full_disk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(28, "No space left on device")
 
     client = world.client()
-    monkeypatch.setattr(client_module, "write_report", full)
+    monkeypatch.setattr(reporter_module, "write_report", full)
     world.ban("198.51.100.7")
     world.publish()
     world.passes(client, 30)
@@ -498,9 +566,89 @@ def test_the_end(world: World, on_exit: str) -> None:
     client.tick()
     client.stop()
     assert bool(world.banned) == (on_exit == "keep")
+    assert report_path(world.runtime).exists() == (on_exit == "keep")
     assert world.log.fields("firewall-stop") == [
         {"rules": "kept" if on_exit == "keep" else "removed"}
     ]
+
+
+def test_an_end_that_cannot_remove(world: World) -> None:
+    """Then the report stays: the kernel holds what it says."""
+    world.write_settings('on_exit = "remove"')
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.backend.broken = "nft is not there"
+    client.stop()
+    assert world.report.banned_ipv4 == 1
+    assert world.log.fields("firewall-stop") == [{"rules": "kept"}]
+
+
+# The report ------------------------------------------------------------------------------------
+
+
+def test_a_change_is_reported_at_once(world: World) -> None:
+    """Who bans or unbans waits for that: not for the next second."""
+    world.syncs = False
+    world.ban("198.51.100.7")
+    client = world.client()
+    client.tick()
+    world.passes(client, 3)
+    for _ in range(4):
+        world.ban("198.51.100.8")
+        world.passes(client, 0.25)
+        assert (world.report.position, world.report.banned_ipv4) == (world.store.position(), 2)
+        world.unban("198.51.100.8")
+        world.passes(client, 0.25)
+        assert (world.report.position, world.report.banned_ipv4) == (world.store.position(), 1)
+
+
+def test_a_published_change_is_reported_at_once(world: World) -> None:
+    """Where somebody syncs: in the second look after it was published."""
+    world.ban("198.51.100.7")
+    world.kamailio_runs()
+    world.publish()
+    client = world.client()
+    world.passes(client, 3)
+    for number in range(4):
+        world.ban(f"198.51.100.{10 + number}")
+        world.passes(client, 0.25)
+        assert world.report.position < world.store.position()
+        world.publish()
+        world.passes(client, 0.5)
+        assert world.report.position == world.store.position()
+        assert world.report.banned_ipv4 == 2 + number
+
+
+def test_reports_are_not_written_without_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five a second at most, however fast changes come and the client ticks."""
+    written: list[FirewallReport] = []
+    monkeypatch.setattr(reporter_module, "write_report", lambda _, one: written.append(one))
+    world.syncs = False
+    world.ban("198.51.100.7")
+    client = world.client()
+    client.tick()
+    world.passes(client, 3)
+    written.clear()
+    for number in range(100):
+        world.ban(f"198.51.100.{10 + number}")
+        world.passes(client, 0.01, step=0.01)
+    assert 3 <= len(written) <= 6
+
+
+def test_counters_of_a_kamailio_that_ended(world: World) -> None:
+    """They say nothing of what another sync process publishes: its report does."""
+    world.ban("198.51.100.7")
+    board = Board.create(world.runtime / "counters", now=0.0)
+    board.take_slot(1, 2**22 + 1)  # no process has this number
+    board.announce(9, position=1)
+    client = world.client()
+    world.ban("198.51.100.8")
+    world.publish()
+    write_sync(sync_path(world.runtime), sync_report(position=world.store.position()))
+    world.passes(client, 2)
+    assert world.report.position == world.store.position()
 
 
 # Connections -----------------------------------------------------------------------------------

@@ -105,6 +105,22 @@ def test_a_ban_that_is_about_to_end() -> None:
     assert plan(wanted, held, now=NOW).extend == wanted.banned
 
 
+def test_a_ban_that_ends_this_moment() -> None:
+    """The kernel has it no more: renewed it is added, and a change of its end would fail."""
+    block = (4, 1, 1)
+    held = Held({block: int(NOW)}, frozenset(), intact=True)
+    change = plan(Wanted({block: int(NOW) + 60}), held, now=NOW)
+    assert (change.add, change.extend) == ({block: int(NOW) + 60}, {})
+
+
+def test_an_end_that_is_over_while_the_kernel_counts_on() -> None:
+    """It is removed, and so is who is not wanted at all."""
+    over, gone, stays = (4, 1, 1), (4, 2, 2), (4, 3, 3)
+    held = Held(dict.fromkeys((over, gone, stays), int(NOW) + 900), frozenset(), intact=True)
+    wanted = Wanted({over: int(NOW) - 5, stays: int(NOW) + 900})
+    assert plan(wanted, held, now=NOW) == Change(remove=frozenset({over, gone}))
+
+
 def test_a_nearer_end() -> None:
     """It is applied at once; what the kernel's clock may be wrong by is no nearer end."""
     block, end = (4, 1, 1), int(NOW) + 10_000

@@ -55,6 +55,14 @@ def test_blocks_of_a_range(family: int, one: int, other: int, high: int) -> None
     assert following == last + 1
 
 
+def test_room_for_less_than_what_is_aligned() -> None:
+    """A block ends where the range does, however well its first address is aligned."""
+    assert list(blocks_of(4, 1 << 16, (1 << 16) + 47)) == [
+        (4, 1 << 16, (1 << 16) + 31),
+        (4, (1 << 16) + 32, (1 << 16) + 47),
+    ]
+
+
 def test_the_largest_blocks_there_are() -> None:
     """All of either family is one block."""
     assert list(blocks_of(4, 0, 2**32 - 1)) == [(4, 0, 2**32 - 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +128,7 @@ class World:
         """Let a Kamailio run here, and say so now."""
         if self._board is None:
             self._board = Board.create(self.runtime / "counters", now=self.clock.now())
+            self._board.take_slot(1, os.getpid())
             self._hits = Hits.create(self.runtime / "hits", now=self.clock.now())
         self._board.beat(self.clock.uptime())
 

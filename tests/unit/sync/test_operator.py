@@ -384,19 +384,36 @@ def test_report_tells_where_the_sync_stands(node: SyncNode) -> None:
 def test_report_is_written_once_a_second_at_most(
     node: SyncNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many ticks there are; without a change once a minute, to show that we live."""
+    """However many ticks there are; without a change once a minute, to show that we live.
+
+    A list that was published is told of at once: who has no board waits for that.
+    """
     written: list[float] = []
+    lists: list[int] = []
 
     def write(_: Path, report: SyncReport) -> bool:
         written.append(report.at)
+        lists.append(node.board.generation)
         return True
 
     monkeypatch.setattr("apiban.sync.reporter.write_report", write)
-    for _ in range(50):
+    for tick in range(50):
+        if tick == 33:
+            networks = [parse_network("192.0.2.77")]
+            now = node.clock.now()
+            with _by_hand(node) as store:
+                store.ban(networks, source=LOCAL, reason="", expires=now + 900, now=now)
+        before = node.board.generation
         node.process.tick()
+        if tick >= 33 and node.board.generation != before:
+            assert lists[-1] == node.board.generation
         node.clock.tick(0.2)
-    assert 1 <= len(written) <= 10
-    assert all(later - earlier >= 1 for earlier, later in pairwise(written))
+    assert 1 <= len(written) <= 12
+    assert len(set(lists)) >= 2
+    assert all(
+        later - earlier >= 1 or one != other
+        for (earlier, later), (one, other) in zip(pairwise(written), pairwise(lists), strict=True)
+    )
     node.write(feed__interval=86400)
     node.run(400)
     written.clear()
