@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock"]
+__all__ = ["Clock", "SystemClock", "slept"]
 
 
 class Clock(Protocol):
@@ -23,6 +23,11 @@ class Clock(Protocol):
     def boot(self) -> str:
         """Give a name of this start of the machine: two uptimes compare only within one boot."""
         ...
+
+
+def slept() -> float:
+    """Give the seconds that the machine was suspended since it started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class SystemClock:

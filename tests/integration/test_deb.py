@@ -167,6 +167,21 @@ def test_same_bytes(tmp_path: Path) -> None:
     assert (refused.returncode, refused.stdout) == (1, b"")
 
 
+@pytest.mark.parametrize("version", ["1/2", "1&2", "", "a1", "1-", "1 2", "1\n2", "1:2"])
+def test_version_that_is_none(version: str, tmp_path: Path) -> None:
+    """One line says which form it has, and nothing is built."""
+    done = subprocess.run(
+        [PROJECT / "bin/deb", "--dirty", "--version", version, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (2, "", [])
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("bin/deb: --version wants ")
+
+
 def test_lintian(packages: tuple[Path, Path]) -> None:
     """Debian's checker finds nothing to warn of."""
     done = subprocess.run(
@@ -265,11 +280,48 @@ def test_remove_and_install_again(machine: Machine, packages: tuple[Path, Path])
 
 def test_purge(machine: Machine) -> None:
     """Purged, nothing is left but the user, who may own files elsewhere."""
-    machine.run("runuser -u apiban -- apiban ban 192.0.2.9 --no-wait; dpkg --purge apiban")
+    machine.run(
+        "runuser -u apiban -- apiban ban 192.0.2.9 --no-wait; echo sesame >/etc/apiban/key;"
+        "dpkg --purge apiban"
+    )
     assert machine.status() in {"", "not-installed"}
     for name in ("/usr/lib/apiban", "/usr/bin/apiban", STATE, "/etc/apiban", "/run/apiban"):
         assert not machine.path(name).exists(), name
     assert "apiban" in machine.run("getent passwd apiban").stdout
+
+
+def test_purge_leaves_what_is_not_ours(machine: Machine) -> None:
+    """The settings of a feed that runs from the repository stay; our key does not."""
+    machine.run(
+        "echo '# theirs' >/etc/apiban/feed.toml; echo sesame >/etc/apiban/key; dpkg --purge apiban"
+    )
+    folder = machine.path("/etc/apiban")
+    assert [one.name for one in folder.iterdir()] == ["feed.toml"]
+    shutil.rmtree(folder)
+
+
+def test_drop_in_that_is_left_is_named(machine: Machine) -> None:
+    """Kamailio starts without the package, too, and the removal says what stays."""
+    drop_in = "/etc/systemd/system/kamailio.service.d/apiban.conf"
+    remove = "dpkg -r apiban 2>&1 >/dev/null"
+    machine.run(f"install -D -m 0644 /usr/lib/apiban/kamailio/systemd/apiban.conf {drop_in}")
+    said = machine.run(remove).stdout
+    assert f"apiban: {drop_in} stays" in said
+    machine.path(drop_in).unlink()
+
+
+def test_tmpfiles_of_the_administrator_stay(machine: Machine, packages: tuple[Path, Path]) -> None:
+    """An upgrade writes the file beside Kamailio only where there is none."""
+    file = "/etc/tmpfiles.d/apiban.conf"
+    mine = "d /run/apiban 2775 kamailio kamailio -\n"
+    machine.run(
+        "adduser --quiet --system --group --no-create-home --home /run/kamailio kamailio;"
+        f"dpkg -i /root/{packages[0].name}"
+    )
+    assert machine.path(file).read_text() == "d /run/apiban 2770 kamailio kamailio -\n"
+    machine.path(file).write_text(mine)
+    machine.run(f"dpkg -i /root/{packages[1].name}")
+    assert machine.path(file).read_text() == mine
 
 
 def test_kamailio_comes_later(machine: Machine) -> None:

@@ -78,7 +78,33 @@ def test_nft_takes_it_again_and_again(filled: NodeOnHost, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(shutil.which("ipset") is None, reason="Debian's ipset has it")
-def test_ipset_takes_it_again_and_again(filled: NodeOnHost, tmp_path: Path) -> None:
+def test_ipset_takes_all_addresses(node: NodeOnHost, tmp_path: Path) -> None:
+    """Of both families: a hash:net has no block of all, and its halves cover the same."""
+    node.own = ()
+    node.feed_lists("0.0.0.0/0", "::/0")
+    in_network(
+        f"ipset restore < {exported(node, tmp_path, 'ipset')}\n"
+        "for one in 1.2.3.4 127.255.255.255 255.255.255.255; do\n"
+        "  ipset test apiban_list4 $one 2>&1\n"
+        "done\n"
+        "for one in ::2 7fff::1 ffff::1; do ipset test apiban_list6 $one 2>&1; done\n"
+    )
+
+
+@pytest.mark.skipif(shutil.which("ipset") is None, reason="Debian's ipset has it")
+def test_ipset_takes_the_address_of_zeros(node: NodeOnHost, tmp_path: Path) -> None:
+    """It is one like any other in a hash:net."""
+    node.run("ban", "0.0.0.0", "::", "--around")
+    said = in_network(
+        f"ipset restore < {exported(node, tmp_path, 'ipset')}\nipset save apiban_list4\n"
+        "ipset save apiban_list6\n"
+    )
+    assert "add apiban_list4 0.0.0.0 timeout 0" in said
+    assert "add apiban_list6 :: timeout 0" in said
+
+
+@pytest.mark.skipif(shutil.which("ipset") is None, reason="Debian's ipset has it")
+def test_ipset_takes_it_again_it_again_and_again(filled: NodeOnHost, tmp_path: Path) -> None:
     """By swapping; the sets' names stay, and no helper is left."""
     first = exported(filled, tmp_path, "ipset")
     shutil.copy(first, tmp_path / "first")

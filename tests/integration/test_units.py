@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -128,6 +129,36 @@ def test_unit_keeps_no_privilege_but_its_own(unit: str) -> None:
     assert values(f"{unit}.service", "CapabilityBoundingSet") == [wanted]
     assert values(f"{unit}.service", "AmbientCapabilities") == [wanted]
     assert values(f"{unit}.service", "User") == ["apiban"]
+
+
+def test_ipset_lock_is_readable_before_the_list_is_put() -> None:
+    """A drop-in's commands come after the unit's: this one begins anew, and ends as the unit's."""
+    first, lock, *rest = values("apiban-firewall-ipset.conf", "ExecStartPre")
+    assert first == ""
+    assert lock.startswith("+/bin/sh ")
+    assert "/run/xtables.lock" in lock
+    assert rest == values("apiban-firewall.service", "ExecStartPre")
+
+
+def test_firewall_starts_after_others() -> None:
+    """What may flush the rules at the boot does so before ours are there."""
+    after = " ".join(values("apiban-firewall.service", "After")).split()
+    others = {"nftables", "netfilter-persistent", "ufw", "firewalld"}
+    assert {f"{one}.service" for one in others} <= set(after)
+
+
+@pytest.mark.parametrize(("checker", "status"), [(None, 0), ("true", 0), ("false", 3)])
+def test_kamailio_starts_without_apiban(checker: str | None, status: int, tmp_path: Path) -> None:
+    """Bad settings stop the start; a drop-in that was left behind does not."""
+    installed = "/usr/lib/apiban/bin/check-settings"
+    (line,) = values("apiban.conf", "ExecStartPre")
+    assert line.count(installed) == 2
+    if checker:
+        (tmp_path / "check").write_text(f"#!/bin/sh\n{checker} || exit 3\n", encoding="utf-8")
+        (tmp_path / "check").chmod(0o755)
+    words = shlex.split(line.replace(installed, str(tmp_path / "check")))
+    done = subprocess.run(words, capture_output=True, timeout=10, check=False)
+    assert (done.returncode, done.stderr) == (status, b"")
 
 
 def test_sync_reads_the_key_as_a_credential() -> None:

@@ -16,6 +16,7 @@ class MemoryKernel:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.generation = 0
+        self.frame = 0  # counts what changes the rules
         self.rules: Rules | None = None
         self.banned: Elements = {}
         self.allowed: frozenset[Block] = frozenset()
@@ -29,6 +30,7 @@ class MemoryKernel:
     def flush(self) -> None:
         """Take all out, as somebody else's ``nft flush ruleset`` does."""
         self.generation += 1
+        self.frame += 1
         self.rules, self.banned, self.allowed, self.packets = None, {}, frozenset(), {}
 
     def drops(self, name: str, packets: int) -> None:
@@ -48,6 +50,8 @@ class MemoryBackend:
         self.applied: list[Change] = []
         self.right_after: Callable[[], None] = lambda: None  # what others do then
         self.reads = 0
+        self.reading: Callable[[], None] = lambda: None  # what happens while it reads
+        self.counted = 0
         self.refused = 0
 
     def mark(self) -> object:
@@ -55,10 +59,16 @@ class MemoryBackend:
         self._must_work()
         return self.kernel.generation
 
+    def frame(self) -> object:
+        """Give the number of the last change of the rules; None when they are not there."""
+        self._must_work()
+        return None if self.kernel.rules is None else self.kernel.frame
+
     def read(self, rules: Rules, *, now: float) -> Held | None:
         """Give what is there, ends as the kernel tells them: in whole seconds that are left."""
         self._must_work()
         self.reads += 1
+        self.reading()
         kernel = self.kernel
         if kernel.rules is None:
             return None
@@ -70,12 +80,13 @@ class MemoryBackend:
         self._must_work()
         kernel, before = self.kernel, self.kernel.generation
         if change.rebuild:
+            kernel.frame += 1
             kernel.rules, kernel.banned, kernel.allowed = rules, {}, frozenset()
             kernel.packets = {"ipv4": Counter(0, 0), "ipv6": Counter(0, 0)}
         assert kernel.rules == rules
         held = kernel.alive()
         assert not change.add.keys() & held.keys()
-        assert change.extend.keys() <= held.keys()
+        assert change.extend.keys() <= kernel.banned.keys()
         for block, end in {**change.add, **change.extend}.items():
             assert now < end
             held[block] = end
@@ -91,6 +102,7 @@ class MemoryBackend:
     def counters(self) -> Mapping[str, Counter]:
         """Give the counters."""
         self._must_work()
+        self.counted += 1
         return dict(self.kernel.packets)
 
     def remove(self) -> None:

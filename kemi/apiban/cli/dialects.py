@@ -81,10 +81,18 @@ def _ipset(listing: Listing) -> Iterator[str]:
         yield f"create {new} {made} -exist"
         yield f"flush {new}"
         for one, left in listing.blocks(family):
-            yield f"add {new} {one} timeout {min(left or 0, _LONGEST_IPSET)}"
+            for text in _halves(one):
+                yield f"add {new} {text} timeout {min(left or 0, _LONGEST_IPSET)}"
         yield f"create {name} {made} -exist"
         yield f"swap {new} {name}"
         yield f"destroy {new}"
+
+
+def _halves(one: Network) -> tuple[str, ...]:
+    """Give a block as hash:net takes it, which has no room for a block of all addresses."""
+    if one.prefix:
+        return (str(one),)
+    return ("0.0.0.0/1", "128.0.0.0/1") if one.family == 4 else ("::/1", "8000::/1")
 
 
 def _nftables(listing: Listing) -> Iterator[str]:

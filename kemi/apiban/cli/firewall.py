@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +22,7 @@ from apiban.firewall.choose import BACKENDS, make_backend
 from apiban.firewall.client import FirewallClient
 from apiban.firewall.conntrack import cut
 from apiban.firewall.elements import Change
+from apiban.firewall.former import DRY_RUN
 from apiban.firewall.lock import alone, who_runs
 from apiban.firewall.report import remove_report, report_path
 from apiban.firewall.rules import Rules
@@ -36,6 +38,8 @@ __all__ = ["firewall"]
 _TICK: Final = 0.25
 # A rate of floods takes two looks that are so far apart.
 _TWO_LOOKS: Final = 2.2
+# The service starts before Kamailio does.
+_GRACE: Final = 60.0
 _EFFECT: Final = "the kernel keeps what it holds"
 
 _json = click.option("--json", "as_json", is_flag=True, help="For machines.")
@@ -58,11 +62,21 @@ def run(host: Host, /, *, dry_run: bool) -> None:
 
     Rules and bans stay at the end, or go: firewall.on_exit.
     """
+    reload = threading.Event()
+    # First of all: without a handler the signal ends the process.
+    signal.signal(signal.SIGHUP, lambda *_: reload.set())
     log = make_journal()
     settings = host.load()
     Folders(settings.paths.state).make(settings.paths.runtime)
     with alone(settings.paths.runtime):
-        client = _client(host, log, dry_run=dry_run)
+        client = _client(host, log, dry_run=dry_run, grace=_GRACE)
+
+        def tick() -> None:
+            if reload.is_set():
+                reload.clear()
+                client.reload()
+            client.tick()
+
         used = client.settings.firewall
         log(
             "firewall-start",
@@ -72,8 +86,7 @@ def run(host: Host, /, *, dry_run: bool) -> None:
             on_exit=used.on_exit,
         )
         _must_be_allowed(client)
-        signal.signal(signal.SIGHUP, lambda *_: client.reload())
-        run_service(client.tick, every=_TICK, effect=_EFFECT, log=log)
+        run_service(tick, every=_TICK, effect=_EFFECT, log=log)
         client.stop()
 
 
@@ -90,14 +103,17 @@ def once(host: Host, /, *, as_json: bool) -> None:
     with alone(settings.paths.runtime):
         # One document is all that is on the standard output then.
         client = _ready_client(host, say=_say_beside if as_json else None)
-        change = client.work()
+        change = client.once()
     ipv4, ipv6 = client.kernel.counts(host.clock.now())
     if as_json:
         write_json({**_counts(change), "banned_ipv4": ipv4, "banned_ipv6": ipv6})
         return
     done = _counts(change)
     said = ", ".join(f"{number:,} {name}" for name, number in done.items() if number)
-    click.echo(f"{said or 'nothing to change'}; {many(ipv4 + ipv6, 'block')} in the kernel")
+    where = "in the kernel"
+    if settings.firewall.backend == DRY_RUN:
+        where = "would be in the kernel: a dry run changes nothing"
+    click.echo(f"{said or 'nothing to change'}; {many(ipv4 + ipv6, 'block')} {where}")
 
 
 @firewall.command()
@@ -172,9 +188,14 @@ def status(host: Host, /, *, as_json: bool) -> None:
 
 
 def _client(
-    host: Host, log: Log, *, dry_run: bool = False, say: Callable[[str], None] | None = None
+    host: Host,
+    log: Log,
+    *,
+    dry_run: bool = False,
+    say: Callable[[str], None] | None = None,
+    grace: float = 0.0,
 ) -> FirewallClient:
-    """Make a client of the folders that the command line names.
+    """Make a client of the folders that the command line names; ``grace`` is Kamailio's to start.
 
     Raises:
         SettingsError
@@ -197,6 +218,7 @@ def _client(
         own=own_addresses,
         somebody_syncs=somebody_syncs,
         cut=cut,
+        grace=grace,
     )
 
 
@@ -217,13 +239,25 @@ def _ready_client(host: Host, *, say: Callable[[str], None] | None = None) -> Fi
         ApibanError: there is no list.
 
     """
-    client = _client(host, _say, say=say)
+    said: list[tuple[str, dict[str, object]]] = []
+    begun = False
+
+    def log(event: str, **fields: object) -> None:
+        if begun:
+            _say(event, **fields)
+        else:
+            said.append((event, fields))
+
+    client = _client(host, log, say=say)
     client.look()
     listed = client.listed
-    if listed is None:
+    if listed is None:  # the error says it, and nothing says it twice
         raise ApibanError(
             client.trouble if client.waits else f"no list can be read: {client.trouble}"
         )
+    begun = True
+    for event, fields in said:
+        _say(event, **fields)
     if client.settings.firewall.sources == "flooding":
         client.wanted(listed)
         time.sleep(_TWO_LOOKS)

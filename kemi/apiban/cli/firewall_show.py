@@ -11,7 +11,9 @@ from apiban.address import Network
 from apiban.cli.firewall_state import Standing
 from apiban.cli.force import how_long, or_null
 from apiban.cli.show import Sheet, ago, many, printable, rate
+from apiban.cli.words import when
 from apiban.firewall.elements import Block, Change
+from apiban.firewall.interfaces import absent
 from apiban.firewall.rules import Rules
 
 __all__ = ["plan_document", "say_plan", "say_status", "status_document"]
@@ -85,6 +87,9 @@ def say_status(found: Standing) -> None:
     if found.runs and report is not None:
         began = ago(report.started, found.now)
         sheet.add(f"runs, process {report.pid}, started {began}", label="client")
+    elif report is not None and report.stopped:
+        text = f"stopped at {when(report.at)} UTC; what is in the kernel runs out by itself"
+        sheet.add(text, label="client", style="yellow")
     else:
         last = (
             "" if report is None else f"; the last one said something {ago(report.at, found.now)}"
@@ -92,12 +97,23 @@ def say_status(found: Standing) -> None:
         kept = "what is in the kernel stays until its bans run out"
         sheet.add(f"none runs{last}: {kept}", label="client", style="yellow")
     sheet.add(f"{found.backend}, mode {found.mode}, sources {found.sources}", label="works by")
+    sheet.add(_rules(found.rules))
+    for name in absent(found.rules.interfaces):
+        sheet.add(f"there is no interface {name}: nothing is dropped there", style="yellow")
     sheet.add(_blocks("not known: ask as root", found.held), label="in kernel")
     if found.wanted is not None:
         sheet.add(_blocks("", found.wanted), label="wanted")
     if found.runs and report is not None:
         _say_report(sheet, found)
     sheet.write()
+
+
+def _rules(rules: Rules) -> str:
+    """Say which packets of a listed source meet the rules."""
+    ports = ", ".join(map(str, rules.ports)) or "all ports"
+    by = ", ".join(rules.interfaces) or "all interfaces"
+    kept = "goes on" if rules.established == "keep" else "is dropped too"
+    return f"at {', '.join(rules.hooks)}: {ports}, by {by}; what is established {kept}"
 
 
 def _blocks(unknown: str, found: tuple[int, int] | None) -> str:
@@ -138,10 +154,17 @@ def status_document(found: Standing) -> dict[str, Any]:
     return {
         "at": found.now,
         "runs": found.runs,
+        "stopped": found.report is not None and found.report.stopped,
         "pid": None if report is None else report.pid,
         "backend": found.backend,
         "mode": found.mode,
         "sources": found.sources,
+        "rules": {
+            "hooks": list(found.rules.hooks),
+            "ports": [str(port) for port in found.rules.ports],
+            "interfaces": list(found.rules.interfaces),
+            "established": found.rules.established,
+        },
         "held": _families(found.held),
         "wanted": _families(found.wanted),
         "generation": None if report is None else report.generation or None,

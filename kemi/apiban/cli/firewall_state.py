@@ -11,8 +11,9 @@ from apiban.errors import FirewallError
 from apiban.firewall.choose import rules_of
 from apiban.firewall.client import FirewallClient
 from apiban.firewall.elements import Block
-from apiban.firewall.report import FirewallReport, read_report, report_path
-from apiban.firewall.running import runs
+from apiban.firewall.report import FirewallReport
+from apiban.firewall.rules import Rules
+from apiban.firewall.running import last_report, runs
 from apiban.settings import Mode
 
 __all__ = ["Standing", "standing"]
@@ -25,7 +26,8 @@ class Standing:
     ``report`` is what the client said last, None when none ever did; ``runs`` whether it still is
     there. ``held`` and ``wanted`` are numbers of blocks by family, None where they are not known:
     what the kernel holds where no client runs is for who may ask it, and which sources flood is
-    known to the client alone. ``trouble`` is one line, empty when nothing is wrong.
+    known to the client alone. ``rules`` are those of the settings. ``trouble`` is one line, empty
+    when nothing is wrong.
     """
 
     now: float
@@ -38,6 +40,7 @@ class Standing:
     held: tuple[int, int] | None
     wanted: tuple[int, int] | None
     trouble: str
+    rules: Rules
 
     @property
     def differs(self) -> bool:
@@ -48,7 +51,7 @@ class Standing:
 def standing(host: Host, client: FirewallClient) -> Standing:
     """Look at the report, the list and, where no client runs and the kernel allows it, at that."""
     settings, now = client.settings, host.clock.now()
-    report = read_report(report_path(settings.paths.runtime))
+    report = last_report(settings.paths.runtime, now)
     running = report is not None and runs(report, now)
     client.look()
     listed = client.listed
@@ -81,6 +84,7 @@ def standing(host: Host, client: FirewallClient) -> Standing:
         held=held,
         wanted=wanted,
         trouble=trouble,
+        rules=rules_of(settings.firewall, mode),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from apiban.cli.host import SILENT, Host
 from apiban.cli.syncer import Syncer
-from apiban.errors import BoardError
+from apiban.errors import ApibanError, BoardError
 from apiban.gate.board import Board
 from apiban.log import Log
 from apiban.ticks import run_service
@@ -31,6 +31,7 @@ class Forever:
         self._syncer: Syncer | None = None
         self._look_from = 0.0
         self._waits = False
+        self._failed = ""  # why it could not begin the last time
 
     def begin(self) -> None:
         """Look who syncs, and be ready to when it is nobody else.
@@ -45,9 +46,16 @@ class Forever:
             self._syncer = Syncer(self._host, self._log)
 
     def tick(self) -> None:
-        """Do what is due."""
+        """Do what is due; that it cannot begin is said once."""
         if self._host.clock.uptime() >= self._look_from:
-            self.begin()
+            try:
+                self.begin()
+            except ApibanError as error:
+                if str(error) != self._failed:
+                    self._log("sync-idle", reason=error, effect="waiting")
+                self._failed = str(error)
+            else:
+                self._failed = ""
         if self._syncer is not None:
             self._syncer.tick()
 

@@ -19,8 +19,8 @@ from apiban.alive import is_alive
 from apiban.cli.show import printable
 from apiban.clock import Clock, SystemClock
 from apiban.errors import ApibanError, BoardError, SettingsError, StoreError
-from apiban.firewall import report as firewall
-from apiban.firewall.running import runs
+from apiban.firewall.report import FirewallReport
+from apiban.firewall.running import last_report, runs
 from apiban.gate.board import Board
 from apiban.settings import Mode, Settings, load_settings, settings_path
 from apiban.settings.load import salvage_settings
@@ -234,11 +234,11 @@ class Host:
             return None
         return report if self.clock.now() - report.at < _REPORT_LASTS else None
 
-    def firewall_report(self) -> firewall.FirewallReport | None:
-        """Give what a firewall client said of itself last; None where none ever ran."""
-        return firewall.read_report(firewall.report_path(self.settings.paths.runtime))
+    def firewall_report(self) -> FirewallReport | None:
+        """Give what a firewall client said last; None where none left anything in the kernel."""
+        return last_report(self.settings.paths.runtime, self.clock.now())
 
-    def firewall(self) -> firewall.FirewallReport | None:
+    def firewall(self) -> FirewallReport | None:
         """Give what the running firewall client says of itself; None when none runs."""
         report = self.firewall_report()
         return report if report is not None and runs(report, self.clock.now()) else None

@@ -16,6 +16,10 @@ _LEFT: Final = (
     "the firewall client runs no more, and the kernel keeps what it held until that runs out: "
     "restart apiban-firewall"
 )
+_STOPPED: Final = (
+    "the firewall client was stopped, and the kernel keeps what it held until that runs out: "
+    "apiban firewall once brings it up to date"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +46,14 @@ def wait_in_force(host: Host, store: Store, *, at_most: float = 5.0) -> InForce:
     position = store.noted  # not what others wrote since, which may change no list
     last, runs_here = host.firewall_report(), host.firewall()
     if host.board is None and last is None:
-        why_not = "no Kamailio runs here; in force when one starts"
+        why_not = "no Kamailio runs here, and no firewall client does; in force when one starts"
         return InForce(None, why_not=why_not, runs=False)
     whys = [_cannot_publish(host)] if host.board is not None else []
     missing = {"kamailio"} if whys == [""] else set()
     if runs_here is not None:
         missing.add("kernel")
     elif last is not None:
-        whys.append(_LEFT)
+        whys.append(_STOPPED if last.stopped else _LEFT)
     having, waited = _wait(host, missing, position, at_most)
     whys += [_late(host, name, at_most) for name in sorted(missing - having)]
     whys = [why for why in whys if why]

@@ -11,11 +11,12 @@ from apiban.cli.show import ago, many, rate
 from apiban.cli.words import when
 from apiban.firewall.report import LARGEST_FLOODING, FirewallReport, Flooding
 from apiban.snapshot import Snapshot
+from apiban.snapshot.format import FOREVER
 
 __all__ = ["Kernel", "kernel"]
 
 _NAMED: Final = 5
-_NOT_SHOWN: Final = ("started", "at", "changed_at", "checked_at", "position")
+_NOT_SHOWN: Final = ("started", "at", "changed_at", "checked_at", "position", "kept_until")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Kernel:
         told = {name: value for name, value in asdict(report).items() if name not in _NOT_SHOWN}
         return {
             "running": self.runs,
+            "stopped": report.stopped,
             "at": report.at,
             "since": report.started,
             "changed": report.changed_at,
@@ -70,6 +72,8 @@ class Kernel:
     def ends(self, *, lasts: float) -> str:
         """Say when a kernel is empty that nobody looks after; a feed's bans last so long."""
         report = self.report
+        if report.kept_until is not None and report.kept_until < FOREVER:
+            return f"by itself at {when(report.kept_until)} UTC"
         if report.sources == "all":
             until = f"the feed's bans until {when(report.at + lasts)} UTC at the latest"
             return f"by itself, {until}, a ban for good never"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from apiban.cli.show import reader_may_leave, stdout
 from apiban.errors import ApibanError
+from apiban.replace import replaced
 
 __all__ = ["put_lines"]
 
@@ -26,14 +26,8 @@ def put_lines(lines: Iterable[str], path: Path | None) -> None:
         with reader_may_leave():
             stdout().writelines(f"{line}\n" for line in lines)
         return
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        try:
-            with scratch.open("w", encoding="utf-8") as file:
-                os.fchmod(file.fileno(), _MODE)
-                file.writelines(f"{line}\n" for line in lines)
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        with replaced(path, _MODE) as file:
+            file.writelines(f"{line}\n" for line in lines)
     except OSError as error:
         raise ApibanError(f"{path}: {error.strerror}") from None

@@ -11,6 +11,7 @@ from apiban.cli.look import Look
 from apiban.cli.show import ago, many, printable, span, until_when
 from apiban.cli.state import State, Stock
 from apiban.cli.words import when
+from apiban.firewall.interfaces import absent
 from apiban.settings import Mode
 from apiban.sync.good import good_path, read_good
 
@@ -48,7 +49,7 @@ def _processes(state: State) -> Iterator[tuple[str, str]]:
     paths, report = state.settings.paths, state.report
     kernel = state.kernel
     if state.last is None and not (kernel is not None and kernel.has_all):
-        told = f"no Kamailio runs with {paths.runtime}: nothing is dropped here"
+        told = f"no Kamailio runs with {paths.runtime}: it drops nothing"
         if os.access(paths.runtime, os.F_OK) and not os.access(paths.runtime, os.R_OK | os.X_OK):
             told = f"{paths.runtime} is closed to you: be root, or a member of its group"
         yield "no-kamailio", told
@@ -65,11 +66,18 @@ def _firewall(state: State) -> Iterator[tuple[str, str]]:
         return
     if not kernel.runs:
         ends = kernel.ends(lasts=feed.ban_for + feed.stale_max)
-        told = "the firewall client runs no more; what is in the kernel runs out"
-        yield "no-firewall", f"{told} {ends}: restart apiban-firewall"
+        if kernel.report.stopped:
+            told = f"the firewall client was stopped {ago(kernel.report.at, state.now)}"
+            mend = "start apiban-firewall to go on"
+        else:
+            told, mend = "the firewall client runs no more", "restart apiban-firewall"
+        yield "no-firewall", f"{told}; what is in the kernel runs out {ends}: {mend}"
         return
     if kernel.report.trouble:
         yield "firewall", f"the firewall client: {kernel.report.trouble}"
+    for name in absent(state.settings.firewall.interfaces):
+        told = f"there is no interface {name} (firewall.interfaces): nothing is dropped there"
+        yield "firewall-interface", told
     list_, known = state.published, kernel.report.position
     # The client looks for a new list each second: one that is so old it should have.
     if list_ is None or state.now - list_.snapshot.created < _TAKES:

@@ -19,9 +19,7 @@ from apiban.doctor.finding import Finding, fail, note
 from apiban.doctor.process import User
 from apiban.errors import BoardError, SnapshotError
 from apiban.firewall.report import FirewallReport
-from apiban.firewall.report import read_report as read_firewall
-from apiban.firewall.report import report_path as firewall_path
-from apiban.firewall.running import runs
+from apiban.firewall.running import last_report, runs
 from apiban.gate.board import Board
 from apiban.settings import Settings
 from apiban.snapshot import load_snapshot
@@ -109,7 +107,7 @@ class _Visit:
 
     @cached_property
     def _firewall(self) -> FirewallReport | None:
-        return read_firewall(firewall_path(self._settings.paths.runtime))
+        return last_report(self._settings.paths.runtime, self._now())
 
     # The parts ---------------------------------------------------------------------------------
 
@@ -144,6 +142,9 @@ class _Visit:
             elif report is not None and report.sources == "all" and runs(report, self._now()):
                 yield kamailio.check_absence(report)
                 return
+            elif self._syncs_alone():
+                yield kamailio.check_list_alone()
+                return
             else:
                 yield from kamailio.check_running(None, 0, faults=0)
         else:
@@ -156,6 +157,14 @@ class _Visit:
         if self._main is not None:
             yield kamailio.check_allocator(process.command_line(self._main))
             yield kamailio.check_unit(_restart(self._main))
+
+    def _syncs_alone(self) -> bool:
+        """Tell whether ``apiban sync --forever`` runs, and no Kamailio has since the boot."""
+        runtime = self._settings.paths.runtime
+        report = read_report(report_path(runtime))
+        if report is None or not _runs(report.pid) or (runtime / "counters").exists():
+            return False
+        return "--forever" in process.command_line(report.pid)
 
     def _of_sync(self) -> Iterator[Finding]:
         running = self._board is not None

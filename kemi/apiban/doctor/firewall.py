@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from apiban.doctor.finding import Finding, fail, note, ok, warn
+from apiban.firewall.interfaces import absent
 from apiban.firewall.report import FirewallReport
 from apiban.settings.model import FirewallSettings
 
@@ -42,7 +43,16 @@ def check_client(
     ``kamailio`` is whether Kamailio drops here, too.
     """
     if report is None:
-        yield note("firewall", "no firewall client runs here, and none left anything in the kernel")
+        told = "no firewall client runs here; apiban firewall status says what the kernel holds"
+        yield note("firewall", told)
+        return
+    if report.stopped:
+        yield warn(
+            "firewall",
+            f"the client was stopped {now - report.at:,.0f} s ago:"
+            " what is in the kernel runs out by itself",
+            "systemctl start apiban-firewall to go on; apiban firewall flush takes it out now",
+        )
         return
     if not runs:
         what = f"process {report.pid} is gone"
@@ -93,11 +103,17 @@ def check_tools(settings: FirewallSettings, find: Callable[[str], str | None]) -
     if not missing and _TOOLS[settings.backend]:
         names = ", ".join(name for name, _ in _TOOLS[settings.backend])
         yield ok("firewall tools", f"{names}: there")
+    for name in absent(settings.interfaces):
+        yield warn(
+            "firewall interfaces",
+            f"there is no interface {name}: what comes in elsewhere is not looked at",
+            "firewall.interfaces names those that listed sources come by; none: all",
+        )
     if settings.conntrack and not find("conntrack"):
         yield warn(
             "firewall tools",
-            "conntrack is not there: a source that is banned in the middle of a call goes on where"
-            ' firewall.established is "keep"',
+            "conntrack is not there: connections of newly banned sources stay, by which flowtables"
+            " and rules before ours may let them go on",
             "apt-get install conntrack, or firewall.conntrack = false",
         )
 

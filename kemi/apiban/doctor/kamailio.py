@@ -14,6 +14,7 @@ from apiban.firewall.report import FirewallReport
 __all__ = [
     "check_absence",
     "check_allocator",
+    "check_list_alone",
     "check_modules",
     "check_running",
     "check_unit",
@@ -39,6 +40,15 @@ def check_absence(report: FirewallReport) -> Finding:
     """Say that none runs on a host whose firewall client holds the whole list in the kernel."""
     what = "counts" if report.mode == "shadow" else "drops"
     return note("Kamailio", f"none runs on these folders: the kernel {what} by the list alone")
+
+
+def check_list_alone() -> Finding:
+    """Say that none runs on a host that only makes the list, as for another firewall."""
+    return note(
+        "Kamailio",
+        "none runs on these folders: apiban sync --forever keeps the list, and nothing here drops"
+        " by it",
+    )
 
 
 def check_running(started: float | None, workers: int, *, faults: int) -> Iterator[Finding]:

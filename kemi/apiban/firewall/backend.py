@@ -15,7 +15,8 @@ class Backend(Protocol):
     """One way into the kernel, for sets and rules of our own; what others made stays untouched.
 
     Each method raises FirewallError with one line that names what is missing, and the fix: the
-    program, the privilege (CAP_NET_ADMIN), the kernel's module. The kernel is as before then.
+    program, the privilege (CAP_NET_ADMIN), the kernel's module. The kernel is as before then; of a
+    change that did not go in as a whole, a part may be done.
     """
 
     name: str
@@ -24,6 +25,14 @@ class Backend(Protocol):
         """Give something that is equal to an earlier one only if nobody changed any rule since.
 
         None when this is not known. It costs next to nothing, whatever the list's length.
+        """
+        ...
+
+    def frame(self) -> object:
+        """Give something that is equal to an earlier one only if the rules are the same ones.
+
+        Unlike the mark it stays when others change their own rules, or what is in our sets. None
+        when this is not known. It costs next to nothing, whatever the list's length.
         """
         ...
 
@@ -44,7 +53,10 @@ class Backend(Protocol):
         ...
 
     def counters(self) -> Mapping[str, Counter]:
-        """Give what was dropped (or counted, in shadow mode) by set: "ipv4" and "ipv6"."""
+        """Give what was dropped (or counted, in shadow mode) by set: "ipv4" and "ipv6".
+
+        Nothing where it is known that nothing of ours is there.
+        """
         ...
 
     def remove(self) -> None:

@@ -7,47 +7,43 @@ kernel holds stays there, and bans end by the kernel's own clock should this pro
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from apiban.address import Network
-from apiban.clock import Clock
+from apiban.clock import Clock, slept
 from apiban.errors import FirewallError
 from apiban.firewall.backend import Backend
 from apiban.firewall.choose import rules_of
-from apiban.firewall.conntrack import Cut
+from apiban.firewall.cutting import CutOff, Cutting
 from apiban.firewall.elements import Block, Change, Wanted
 from apiban.firewall.floods import Floods
+from apiban.firewall.former import DRY_RUN, Formers
 from apiban.firewall.kernel import Kernel
 from apiban.firewall.lists import Listed, Lists
 from apiban.firewall.live import LiveSettings
-from apiban.firewall.plan import plan
+from apiban.firewall.plan import SLACK, plan
 from apiban.firewall.report import (
     LARGEST_FLOODING,
     FirewallReport,
+    report_path,
 )
 from apiban.firewall.reporter import Reporter
-from apiban.firewall.rules import Port, Rules
+from apiban.firewall.rules import Rules
 from apiban.firewall.trouble import Troubles
 from apiban.firewall.wanted import allowed_blocks, wanted_of
 from apiban.log import Log
 from apiban.settings import Mode, Settings
 from apiban.settings.model import FirewallSettings
 
-__all__ = ["CutOff", "FirewallClient"]
+__all__ = ["FirewallClient"]
 
 _RETRY: Final = 1.0
 _LONGEST_RETRY: Final = 60.0
 _COUNT_EVERY: Final = 2.0
-
-
-class CutOff(Protocol):
-    """Removes the connections of blocks that were just banned: ``conntrack.cut``."""
-
-    def __call__(self, blocks: Collection[Block], *, ports: tuple[Port, ...]) -> Cut:
-        """Remove those to these ports; no ports are all."""
-        ...
+_COUNT_RARELY: Final = 10.0  # where it takes processes
 
 
 class FirewallClient:
@@ -69,21 +65,25 @@ class FirewallClient:
         own: Callable[[], tuple[Network, ...]],
         somebody_syncs: Callable[[Path], bool],
         cut: CutOff,
+        grace: float = 0.0,
+        slept: Callable[[], float] = slept,
     ) -> None:
         self._clock = clock
         self._log = log
         self._make_backend = make_backend
-        self._cut_off = cut
+        self._slept = slept
+        self._clocks = self._compared()
         self._live = LiveSettings(path, environ, clock=clock, log=log)
         self._troubles = Troubles(log)
         self._lists = Lists(
             clock=clock, troubles=self._troubles, own=own, somebody_syncs=somebody_syncs
         )
         self._applied: Settings = self._live.now
-        self._kernel = Kernel(make_backend(self._applied.firewall))
-        self._former: Kernel | None = None  # that of the backend of former settings
+        self._kernel = self._made(self._applied.firewall)
+        self._formers = Formers(self._troubles)
         self._reporter = Reporter(clock, self._troubles)
-        self._floods = Floods(clock=clock, log=log, troubles=self._troubles)
+        self._floods = Floods(clock=clock, log=log, troubles=self._troubles, grace=grace)
+        self._cutting = Cutting(cut, clock=clock, troubles=self._troubles)
         self._wanted: Wanted | None = None
         self._wanted_of: tuple[object, ...] = ()
         self._brought: Wanted | None = None
@@ -97,7 +97,6 @@ class FirewallClient:
         # What the report says.
         self._changed_at: float | None = None
         self._healed = 0
-        self._cut = 0
         self._rate = 0.0
         self._counted: tuple[float, int] | None = None  # uptime, packets
 
@@ -139,7 +138,8 @@ class FirewallClient:
             else:
                 self._pause = 0.0
                 self._troubles.over("kernel")
-        self._report()
+        self._report()  # who waits for it does not wait for what comes now
+        self._cut_connections()
 
     def preview(self) -> tuple[Change, Rules] | None:
         """Give what ``work`` would do now; None while there is no list that can be read.
@@ -179,45 +179,69 @@ class FirewallClient:
         listed, began = self._lists.listed, self._clock.uptime()
         if listed is None:
             return Change()
+        self._look_at_clocks()
         self._check(listed)
-        change = Change()
+        change, again = Change(), set[Block]()
         if listed.mode is Mode.OFF:
             change = self._all_out()
             self._kernel.clear()
             self._brought = None
         else:
-            wanted = self.wanted(listed)
+            wanted, held, now = self.wanted(listed), self._kernel.held, self._clock.now()
             change = self._kernel.bring(
                 wanted,
-                now=self._clock.now(),
+                now=now,
                 uptime=self._clock.uptime(),
                 afresh=wanted is not self._brought,
             )
             self._brought = wanted
+            if held is not None:  # bans that had ended, and are set anew
+                again = {one for one in change.extend if held.banned[one] <= now}
         self._listed = listed
         if change:
             self._note(change, began)
-        self._leave_former()
+        if self._applied.firewall.backend != DRY_RUN:
+            self._formers.leave(self._clock.uptime())
         if not self._ready:
             self._ready = True
             ipv4, ipv6 = self._kernel.counts(self._clock.now())
             self._log("firewall", state="ready", mode=listed.mode, ipv4=ipv4, ipv6=ipv6)
         self._count()
-        if change:
-            self._cut_connections(change, listed)
+        self._cutting.collect(change.add.keys() | again)
+        return change
+
+    def once(self) -> Change:
+        """Do ``work``, and what a client that runs does beside it.
+
+        Raises:
+            FirewallError: it could not be done; the kernel is as before.
+
+        """
+        change = self.work()
+        self._cut_connections()
+        runtime = self._applied.paths.runtime
+        dry = self._applied.firewall.backend == DRY_RUN
+        if not dry and report_path(runtime).exists():  # what one left is another thing now
+            self._reporter.write_last(runtime, self._last_report())
         return change
 
     def stop(self) -> None:
-        """End as the settings say: rules and bans stay, or go."""
+        """End as the settings say: rules and bans stay, or go; the last report tells of it."""
         removes = self._applied.firewall.on_exit == "remove"
         if removes:
             try:
                 self._kernel.backend.remove()
+                if self._applied.firewall.backend != DRY_RUN:
+                    self._formers.leave(float("inf"))
             except FirewallError as error:
                 removes = False
                 self._troubles.tell("kernel", error, effect="rules and bans stay")
             else:
                 self._reporter.remove(self._applied.paths.runtime)
+        if self._applied.firewall.backend == DRY_RUN:  # it left nothing
+            self._reporter.remove(self._applied.paths.runtime)
+        elif not removes and self._reporter.has_written:
+            self._reporter.write_last(self._applied.paths.runtime, self._last_report())
         self._log("firewall-stop", rules="removed" if removes else "kept")
         self._lists.close()
 
@@ -247,10 +271,24 @@ class FirewallClient:
     def _apply_settings(self, new: Settings) -> None:
         old, self._applied = self._applied, new
         if new.firewall.backend != old.firewall.backend:
-            if self._former is None:
-                self._former = self._kernel
-            self._kernel = Kernel(self._make_backend(new.firewall))
-            self._brought, self._counted = None, None
+            back = self._formers.back(new.firewall.backend)
+            self._formers.keep(old.firewall.backend, self._kernel)
+            self._kernel = back or self._made(new.firewall)
+            self._brought, self._counted, self._count_from = None, None, 0.0
+
+    def _made(self, settings: FirewallSettings) -> Kernel:
+        return Kernel(self._make_backend(settings), clock=self._clock.uptime)
+
+    def _compared(self) -> tuple[float, float]:
+        """Give by how much the wall clock is before the uptime, and that before the kernel's."""
+        return self._clock.now() - self._clock.uptime(), self._slept()
+
+    def _look_at_clocks(self) -> None:
+        """See whether the clock was set, or the machine slept: ends in the kernel moved then."""
+        clocks = self._compared()
+        if any(abs(a - b) > SLACK for a, b in zip(clocks, self._clocks, strict=True)):
+            self._clocks, self._wanted = clocks, None
+            self._kernel.doubt()
 
     def _check(self, listed: Listed) -> None:
         """Look whether the kernel is as it was left."""
@@ -274,17 +312,9 @@ class FirewallClient:
         held = self._kernel.held
         if held is None:
             return Change()
-        return Change(remove=frozenset(held.banned), disallow=held.allowed)
-
-    def _leave_former(self) -> None:
-        """Take out what the backend of former settings made, now that the new one protects."""
-        if self._former is None:
-            return
-        former, self._former = self._former, None
-        try:
-            former.backend.remove()
-        except FirewallError as error:
-            self._troubles.tell("former backend", error, effect="its rules and bans stay")
+        now = self._clock.now()
+        alive = frozenset(block for block, end in held.banned.items() if now < end)
+        return Change(remove=alive, disallow=held.allowed)
 
     def _note(self, change: Change, began: float) -> None:
         self._changed_at = self._clock.now()
@@ -299,28 +329,23 @@ class FirewallClient:
             seconds=self._clock.uptime() - began,
         )
 
-    def _cut_connections(self, change: Change, listed: Listed) -> None:
+    def _cut_connections(self) -> None:
         """End what conntrack knows of the sources that are banned from now on."""
-        firewall = self._applied.firewall
-        if not firewall.conntrack or firewall.established == "keep":
-            return
-        if listed.mode is not Mode.ENFORCE or not change.add:
-            return
-        found = self._cut_off(change.add.keys(), ports=firewall.ports)
-        self._cut += found.removed
-        if found.trouble:
-            self._troubles.tell(
-                "conntrack", found.trouble, effect="the sets drop them all the same"
-            )
+        firewall, held, listed = self._applied.firewall, self._kernel.held, self._listed
+        cuts = firewall.conntrack and firewall.established == "drop"
+        drops = firewall.backend != DRY_RUN and listed is not None and listed.mode is Mode.ENFORCE
+        if held is None or not cuts or not drops:
+            self._cutting.forget()
         else:
-            self._troubles.over("conntrack")
+            self._cutting.look(held.banned, allowed=held.allowed, ports=firewall.ports)
 
     def _count(self) -> None:
         """Add up the kernel's counters; what cannot be read is looked at again, and mended."""
         uptime = self._clock.uptime()
         if uptime < self._count_from:
             return
-        self._count_from = uptime + _COUNT_EVERY
+        is_cheap = self._applied.firewall.backend == "nftables"
+        self._count_from = uptime + (_COUNT_EVERY if is_cheap else _COUNT_RARELY)
         try:
             self._kernel.count()
         except FirewallError:
@@ -334,6 +359,8 @@ class FirewallClient:
     # Telling of it -----------------------------------------------------------------------------
 
     def _report(self) -> None:
+        if self._applied.firewall.backend == DRY_RUN:
+            return  # it protects nobody: no command may tell that it does
         if self._reporter.is_due((self._changed_at, self._listed, self.trouble)):
             self._reporter.write(self._applied.paths.runtime, self.report())
 
@@ -364,5 +391,14 @@ class FirewallClient:
             healed=self._healed,
             flooding=flooding[:LARGEST_FLOODING],
             trouble=self.trouble,
-            cut=self._cut,
+            cut=self._cutting.removed,
         )
+
+    def _last_report(self) -> FirewallReport:
+        """Say what is left when no client runs."""
+        now, held, feed = self._clock.now(), self._kernel.held, self._applied.feed
+        ends = () if held is None else held.banned.values()
+        until = max(ends, default=now)
+        if self._kernel.checked_at is None:  # a former client may have left something
+            until = now + feed.ban_for + feed.stale_max
+        return replace(self.report(), kept_until=float(until))

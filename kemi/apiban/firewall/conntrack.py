@@ -1,8 +1,10 @@
 """Connections of sources that were just banned: taken out of the kernel's conntrack.
 
-A firewall that accepts what belongs to a connection would let such a source go on, for as long as
-it sends. Its connections are looked for once, by the tool ``conntrack``, one process each for IPv4
-and IPv6, and removed by name: what comes next is a new connection, and meets the ban.
+Our own nftables chain drops their packets without it. It is for what a packet meets before that, or
+in its place: flowtables, and the rules of others before ours in iptables that accept what belongs
+to a connection; and for the room that the entries take. They are looked for once, by the tool
+``conntrack``, one process each for IPv4 and IPv6, and removed by name: what comes next is a new
+connection, and meets the ban.
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ def tracked() -> int:
 def cut(  # noqa: PLR0913 - the outside world comes in as arguments
     blocks: Collection[Block],
     *,
+    allowed: Collection[Block] = (),
     ports: tuple[Port, ...] = (),
     begun_here: bool = True,
     within: float = 5.0,
@@ -77,7 +80,8 @@ def cut(  # noqa: PLR0913 - the outside world comes in as arguments
     """Remove the connections of banned blocks: those that they began to one of ``ports``.
 
     No ports are all. With ``begun_here`` also those that began at this host, or behind it, and that
-    a banned block answers to such a port. It takes ``within`` seconds at most, and never raises.
+    a banned block answers to such a port. An address in ``allowed``, which are blocks that do not
+    overlap, is not banned. It takes ``within`` seconds at most, and never raises.
     """
     if not blocks:
         return Cut(0)
@@ -93,7 +97,9 @@ def cut(  # noqa: PLR0913 - the outside world comes in as arguments
     troubles = []
     try:
         # Half of the time is for the removal.
-        for flow in _found(blocks, guarded, stream, lambda: deadline - within / 2 - uptime()):
+        for flow in _found(
+            blocks, allowed, guarded, stream, lambda: deadline - within / 2 - uptime()
+        ):
             found.append(flow)  # noqa: PERF402 - what was found counts also when the rest fails
     except FirewallError as error:
         troubles.append(str(error))
@@ -109,11 +115,15 @@ def cut(  # noqa: PLR0913 - the outside world comes in as arguments
 
 
 def _found(
-    blocks: Collection[Block], guarded: _Guarded, stream: Stream, left: Callable[[], float]
+    blocks: Collection[Block],
+    allowed: Collection[Block],
+    guarded: _Guarded,
+    stream: Stream,
+    left: Callable[[], float],
 ) -> Iterator[Flow]:
     """Give the connections that are to be cut."""
     for family, name in _FAMILIES.items():
-        banned = _Banned(blocks, family)
+        banned = _Banned(_Blocks(blocks, family), _Blocks(allowed, family))
         if not banned:
             continue
         for line in stream(("conntrack", "-L", "-f", name), within=max(left(), _LEAST)):
@@ -123,7 +133,21 @@ def _found(
 
 
 class _Banned:
-    """The blocks of one family, to look addresses up in."""
+    """Who is in a banned block, and in no allowed one."""
+
+    def __init__(self, blocks: _Blocks, allowed: _Blocks) -> None:
+        self._blocks = blocks
+        self._allowed = allowed
+
+    def __bool__(self) -> bool:
+        return bool(self._blocks)
+
+    def __contains__(self, text: str) -> bool:
+        return text in self._blocks and text not in self._allowed
+
+
+class _Blocks:
+    """Blocks of one family, to look addresses up in."""
 
     def __init__(self, blocks: Collection[Block], family: Family) -> None:
         self._family = family

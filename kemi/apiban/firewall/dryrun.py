@@ -33,6 +33,9 @@ class DryRunBackend:
         """Give the number of changes: nobody else makes any."""
         return self._changes
 
+    def frame(self) -> None:
+        """Give nothing: a reading costs nothing."""
+
     def read(self, rules: Rules, *, now: float) -> Held | None:
         """Give what would be held by now."""
         if self._rules is None:

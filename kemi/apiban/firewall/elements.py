@@ -45,8 +45,9 @@ class Change:
     """What leads from what is held to what is wanted.
 
     ``add`` and ``extend`` give the ends of bans; those of ``extend`` are held already, with another
-    end. ``rebuild`` tells that rules and sets are made anew, and that ``add`` and ``allow`` are all
-    that they shall hold; it is the same transaction, so there is no instant without them.
+    end, or were until a moment ago. ``rebuild`` tells that rules and sets are made anew, and that
+    ``add`` and ``allow`` are all that they shall hold; it is the same transaction, so there is no
+    instant without them.
     """
 
     add: Elements = field(default_factory=dict)

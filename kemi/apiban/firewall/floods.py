@@ -23,16 +23,21 @@ _SILENT: Final = 60.0
 
 
 class Floods:
-    """What ``Offload`` finds in the counts that Kamailio shares."""
+    """What ``Offload`` finds in the counts that Kamailio shares.
 
-    def __init__(self, *, clock: Clock, log: Log, troubles: Troubles) -> None:
+    That no Kamailio runs is said ``grace`` seconds after the first look: it may start later.
+    """
+
+    def __init__(self, *, clock: Clock, log: Log, troubles: Troubles, grace: float = 0.0) -> None:
         self._clock = clock
         self._log = log
         self._troubles = troubles
         self._offload = Offload()
         self._hits: Hits | None = None
         self._watch: FileWatch | None = None
-        self._from = 0.0  # an uptime
+        self._grace = grace
+        self._grace_until: float | None = None  # an uptime, as is the next
+        self._from = 0.0
 
     @property
     def flooding(self) -> tuple[Flooding, ...]:
@@ -78,6 +83,8 @@ class Floods:
     def _open(self, settings: Settings, uptime: float) -> Hits | None:
         """Give the table of sources of the Kamailio that runs here; None when none does."""
         runtime = settings.paths.runtime
+        if self._grace_until is None:
+            self._grace_until = uptime + self._grace
         try:
             _must_live(Board.open(runtime / "counters"), uptime)
             if self._hits is None or self._watch is None or self._watch.changed():
@@ -85,11 +92,12 @@ class Floods:
                 self._hits = Hits.open(runtime / "hits")
         except BoardError as error:
             self._hits = None
-            self._troubles.tell(
-                "kamailio",
-                f"no Kamailio with this module runs here: {error}",
-                effect="no source is offloaded; firewall.sources at all needs no Kamailio",
-            )
+            if uptime >= self._grace_until:
+                self._troubles.tell(
+                    "kamailio",
+                    f"no Kamailio with this module runs here: {error}",
+                    effect="no source is offloaded; firewall.sources at all needs no Kamailio",
+                )
             return None
         self._troubles.over("kamailio")
         return self._hits

@@ -111,6 +111,9 @@ class IpsetBackend:
             seen.append((name, _HASHSIZE.sub("", _form(text)), None if fits else entries))
         return _Mark(tuple(seen), tuple(self._chains()))
 
+    def frame(self) -> None:
+        """Give nothing: what others do to what is not ours leaves the mark as it is."""
+
     def read(self, rules: Rules, *, now: float) -> Held | None:
         """Give what the sets hold, and whether sets and rules are those that should be."""
         names, self._scratch = self._names()
@@ -168,6 +171,8 @@ class IpsetBackend:
         for block, end in (change.add | change.extend).items():
             if timeout(end, now) == LONGEST:
                 self._capped[block] = end
+            else:
+                self._capped.pop(block, None)
         for block in change.remove:
             self._capped.pop(block, None)
 

@@ -7,18 +7,20 @@ now and then, all is read back. The kernel's own clock ends bans meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from apiban.firewall.backend import Backend
 from apiban.firewall.elements import FOREVER, Change, Counter, Held, Wanted
-from apiban.firewall.plan import after, due, plan
+from apiban.firewall.plan import after, alive, due, plan
 from apiban.firewall.rules import Rules
 
 __all__ = ["READ_EVERY", "Kernel", "Total"]
 
 READ_EVERY: Final = 600.0
+# While others change their own rules all the time, reading takes no more than this part of it.
+_READING: Final = 20.0
 # Ends are looked at so often at most: half of plan.MARGIN is more than this.
 _EXTEND_EVERY: Final = 60.0
 _ABOUT: Final = 10.0
@@ -34,10 +36,14 @@ class Total:
 
 
 class Kernel:
-    """One backend. Each method may raise FirewallError; then all is read back the next time."""
+    """One backend. Each method may raise FirewallError; then all is read back the next time.
 
-    def __init__(self, backend: Backend) -> None:
+    ``clock`` is one that nobody sets, in seconds: it tells how long a reading takes.
+    """
+
+    def __init__(self, backend: Backend, *, clock: Callable[[], float]) -> None:
         self.backend = backend
+        self._clock = clock
         self.checked_at: float | None = None
         self.totals: dict[str, Total] = {"ipv4": Total(), "ipv6": Total()}
         self._counted: Mapping[str, Counter] | None = None
@@ -48,6 +54,8 @@ class Kernel:
         self._counts_until = 0.0
         self._known = False  # whether _held is what the kernel holds
         self._mark: object = None
+        self._frame: object = None  # the rules as they were at the last reading
+        self._took = 0.0  # by that
         self._read_at = 0.0  # uptimes
         self._looked_at = 0.0
         self._due: float | None = None  # by the wall clock
@@ -83,9 +91,17 @@ class Kernel:
         if known and same and uptime < self._read_at + READ_EVERY:
             self.checked_at = now
             return False
+        frame = self.backend.frame()
+        # The list is there and the rules are: what others did can wait while it is a long one.
+        stands = frame is not None and frame == self._frame
+        if known and stands and uptime < self._read_at + _READING * self._took:
+            self.checked_at = now
+            return False
         before = self._held if known else None
         self._known = False
+        began = self._clock()
         held = self.backend.read(rules, now=now)
+        self._took, self._frame = self._clock() - began, frame
         if self._counted is None:  # what was dropped before our start is not ours
             self._counted = {} if held is None else self.backend.counters()
         self._held, self._rules, self._mark, self._known = held, rules, mark, True
@@ -109,9 +125,9 @@ class Kernel:
             # If others were at it as well since the last look, all is read the next time.
             self._mark = self.backend.apply(change, rules, now=now, since=self._mark)
             if change.rebuild:
-                self._counted = self.backend.counters()
+                self._counted, self._frame = self.backend.counters(), None
             self._known = True
-        self._held = _alive(after(self._held, change), now)
+        self._held = alive(after(self._held, change), now)
         self._planned_at = uptime
         self._due = due(wanted, self._held, now=now)
         return change
@@ -139,10 +155,12 @@ class Kernel:
         self._known = False
 
     def count(self) -> None:
-        """Add up the counters."""
+        """Add up the counters; where these are gone, so is all else, and it is read back."""
         if self._held is None and self._known:
             return
         found, before = self.backend.counters(), self._counted or {}
+        if len(found) < len(self.totals):
+            self._mark, self._frame, self._looked_at = None, None, float("-inf")
         for name, total in self.totals.items():
             new, old = found.get(name, _NOTHING), before.get(name, _NOTHING)
             if new.packets < old.packets:  # they began anew
@@ -151,15 +169,6 @@ class Kernel:
                 total.packets + new.packets - old.packets, total.bytes + new.bytes - old.bytes
             )
         self._counted = found
-
-
-def _alive(held: Held, now: float) -> Held:
-    """Leave out what the kernel ended itself."""
-    if all(now < end for end in held.banned.values()):
-        return held
-    return Held(
-        {block: end for block, end in held.banned.items() if now < end}, held.allowed, held.intact
-    )
 
 
 def _differs(before: Held, held: Held | None, now: float) -> bool:

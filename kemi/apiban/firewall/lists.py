@@ -8,23 +8,20 @@ process. What cannot be read leaves the last good list in force.
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from apiban.address import Network
-from apiban.alive import is_alive
 from apiban.clock import Clock
-from apiban.errors import BoardError, SnapshotError, StoreError
+from apiban.errors import StoreError
+from apiban.firewall.published import Published, published_position
 from apiban.firewall.trouble import Troubles
-from apiban.gate.board import Board
-from apiban.settings import FileWatch, Mode, Settings
-from apiban.snapshot import Snapshot, load_snapshot
-from apiban.snapshot.publish import durable_path, encode_list, runtime_path
+from apiban.settings import Mode, Settings
+from apiban.snapshot import Snapshot
+from apiban.snapshot.publish import encode_list
 from apiban.store import Store, overriding_mode
-from apiban.sync.report import read_report, report_path
 
 __all__ = ["Listed", "Lists"]
 
@@ -33,11 +30,9 @@ _GONE_AFTER: Final = 3.0
 _RETRY: Final = 5.0
 _ONCE: Final = 1.0
 _HASTE: Final = 5.0
-# So long a list compiled here stays when a sync process is back and did not publish yet.
+# A sync process that is back publishes within this time; else the list is compiled here again.
 _PATIENCE: Final = 30.0
 _OWN_EVERY: Final = 5.0
-_NONE_YET: Final = "there is no list yet: it is taken as soon as a sync process has made one"
-_KEEPS: Final = "the kernel keeps what it holds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +70,7 @@ class Lists:
         self._somebody_syncs = somebody_syncs
         self._listed: Listed | None = None
         self._settings: Settings | None = None
-        self._files: tuple[FileWatch, ...] = ()
-        self._seen: tuple[tuple[Path, int, int], ...] = ()  # the lists that were read last
+        self._published = Published(clock=clock, troubles=troubles)
         self._store: Store | None = None
         self._store_file = 0
         self._own: tuple[Network, ...] = ()
@@ -92,7 +86,6 @@ class Lists:
         # Uptimes from which something is due.
         self._own_from = 0.0
         self._store_from = 0.0
-        self._read_from = 0.0
         self._once_from = 0.0
         self._haste_until = 0.0
 
@@ -121,12 +114,14 @@ class Lists:
             if store is not None:
                 self._look_at_store(store)
             self._once_a_second(store, settings)
-            if store is not None and nobody:
+            if store is not None and (nobody or self._lags()):
                 self._compile(store, settings)
             else:
                 self._compiled_of = None
         except StoreError as error:
-            self._troubles.tell("store", error, effect="the published list is used")
+            made_here = self._listed is not None and not self._listed.generation
+            effect = "the last good list stays" if made_here else "the published list is used"
+            self._troubles.tell("store", error, effect=effect)
             self._store_from = self._clock.uptime() + _RETRY
             self.close()
         if self._compiled_of is None:
@@ -141,10 +136,9 @@ class Lists:
     def _begin(self, settings: Settings) -> None:
         """Begin with other folders."""
         self.close()
-        paths = settings.paths
-        self._files = (FileWatch(durable_path(paths.state)), FileWatch(paths.runtime))
-        self._seen, self._listed = (), None
-        self._read_from = self._store_from = self._once_from = 0.0
+        self._published.begin(settings.paths)
+        self._listed = None
+        self._store_from = self._once_from = 0.0
 
     def _nobody_syncs(self, settings: Settings) -> bool:
         now = self._clock.uptime()
@@ -168,7 +162,8 @@ class Lists:
         if now < self._once_from and not hastes:
             return
         self._once_from = now + _ONCE
-        self._known = self._published_position(settings.paths.runtime)
+        generation = self._listed.generation if self._listed is not None else 0
+        self._known = published_position(settings.paths.runtime, generation)
         override = overriding_mode(
             settings.paths.state / "store.db", self._clock.now(), settings.mode
         )
@@ -247,15 +242,14 @@ class Lists:
 
     def _follow(self, settings: Settings, *, nobody: bool) -> None:
         """Take the newest published list; where nobody syncs, the settings' mode goes with it."""
-        changes = [watch.changed() for watch in self._files]  # each of them looks
-        now, old = self._clock.uptime(), self._listed
-        if old is not None and old.generation == 0 and self._is_ahead(old):
-            self._seen = ()
+        self._published.look()
+        old = self._listed
+        if old is not None and self._is_ahead(old):
+            self._published.forget()
             return
-        unread = not self._seen or "list" in self._troubles
-        if any(changes) or (unread and now >= self._read_from):
-            self._read_from = now + _RETRY
-            self._read_newest(settings)
+        newest = self._published.newest(old.generation if old is not None else None)
+        if newest is not None:
+            self._listed = Listed(newest, newest.mode, newest.generation, 0, ())
         listed = self._listed
         if listed is None or listed.generation == 0:
             return
@@ -264,79 +258,18 @@ class Lists:
         if (mode, position) != (listed.mode, listed.position):
             self._listed = replace(listed, mode=mode, position=position)
 
-    def _is_ahead(self, compiled: Listed) -> bool:
-        """Tell whether the list made here knows more than what a new sync process published."""
-        since = self._synced_since
-        if since is None or self._clock.uptime() >= since + _PATIENCE:
-            return False
-        return self._known is None or self._known < compiled.position
+    def _is_ahead(self, listed: Listed) -> bool:
+        """Tell whether this list was made here, and knows more than what a sync process published.
 
-    def _read_newest(self, settings: Settings) -> None:
-        places = _places(settings)
-        if places == self._seen and "list" not in self._troubles:
-            return
-        newest: Snapshot | None = None
-        errors = []
-        old = self._listed.generation if self._listed is not None else 0
-        for path, _, _ in places:
-            try:
-                found = load_snapshot(path)
-            except SnapshotError as error:
-                errors.append(error)
-                continue
-            if newest is None or found.generation > newest.generation:
-                newest = found
-        if newest is not None and newest.generation != old:
-            self._listed = Listed(newest, newest.mode, newest.generation, 0, ())
-        if newest is None and self._listed is None and _are_missing(places):
-            self._troubles.wait("list", _NONE_YET)
-        elif newest is None and errors:
-            self._troubles.tell("list", errors[0], effect=_KEEPS)
-        else:
-            self._seen = places
-            self._troubles.over("list")
-
-    def _published_position(self, runtime: Path) -> int | None:
-        """Give up to which number of the journal the list in the files knows the store.
-
-        None when that is not known now.
+        It is never left for one that knows less: that would undo what was in force already.
         """
-        with contextlib.suppress(BoardError):
-            board = Board.open(runtime / "counters")
-            generation = self._listed.generation if self._listed is not None else 0
-            if board.generation and any(is_alive(slot.pid) for slot in board.slots()):
-                # A list of ours here (0) is compared with what can be had in its place.
-                return board.position if generation in {0, board.generation} else None
-        report = read_report(report_path(runtime))
-        return None if report is None else report.position
+        if listed.generation:
+            return False
+        return self._known is None or self._known < listed.position
 
-
-def _are_missing(places: Iterable[tuple[Path, int, int]]) -> bool:
-    """Tell whether none of these files is there; what is closed to us may be."""
-    try:
-        return not any(path.exists() for path, _, _ in places)
-    except OSError:
-        return False
-
-
-def _places(settings: Settings) -> tuple[tuple[Path, int, int], ...]:
-    """Give the files of lists, the newest of the runtime folder first, and what tells them apart.
-
-    That of the durable list is always among them: to miss it is a reason to say so.
-    """
-    runtime = settings.paths.runtime
-    numbers = [
-        int(path.name.partition("-")[2])
-        for path in runtime.glob("snapshot-*")
-        if re.fullmatch(r"snapshot-[0-9]{1,19}", path.name)
-    ]
-    paths = [runtime_path(runtime, max(numbers))] if numbers else []
-    paths.append(durable_path(settings.paths.state))
-    found = []
-    for path in paths:
-        inode = changed = 0
-        with contextlib.suppress(OSError):
-            status = path.stat()
-            inode, changed = status.st_ino, status.st_mtime_ns
-        found.append((path, inode, changed))
-    return tuple(found)
+    def _lags(self) -> bool:
+        """Tell whether a sync process has had its time, and still did not publish what is here."""
+        listed, since = self._listed, self._synced_since
+        if listed is None or since is None or self._clock.uptime() < since + _PATIENCE:
+            return False
+        return self._is_ahead(listed)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from apiban.errors import FirewallError
+from apiban.errors import FirewallError, StoreError
 from apiban.store.file import make_shared
 
 __all__ = ["alone", "lock_path", "who_runs"]
@@ -23,7 +25,7 @@ def lock_path(runtime: Path) -> Path:
 def who_runs(runtime: Path) -> int | None:
     """Give the process id of the client that has the lock; None when none has, 0 if unknown."""
     try:
-        handle = os.open(lock_path(runtime), os.O_RDONLY | os.O_CLOEXEC)
+        handle = _open(lock_path(runtime), os.O_RDONLY)
     except OSError:
         return None
     try:
@@ -45,9 +47,12 @@ def alone(runtime: Path) -> Iterator[None]:
 
     """
     path = lock_path(runtime)
-    make_shared(path)  # root at the command line may be the first, and a service's user the next
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+        # Root at the command line may be the first, and a service's user the next.
+        make_shared(path)
+        handle = _open(path, os.O_RDWR | os.O_CREAT)
+    except StoreError as error:
+        raise FirewallError(str(error)) from None
     except OSError as error:
         raise FirewallError(f"{path}: {error.strerror}; paths.runtime names the folder") from None
     try:
@@ -63,3 +68,12 @@ def alone(runtime: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _open(path: Path, flags: int) -> int:
+    """Open the file itself: the group may write in the folder, and root is no friend of links."""
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o660)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "no file")
+    return handle

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from apiban.firewall.elements import Change, Elements, Held, Wanted
 
-__all__ = ["MARGIN", "SLACK", "after", "due", "plan"]
+__all__ = ["LINGER", "MARGIN", "SLACK", "after", "alive", "due", "plan"]
 
 # A ban that shall last longer is extended as soon as so little is left of it in the kernel,
 # whatever else holds: in seconds, and more than two of the client's looks at ends are apart.
 MARGIN: Final = 150.0
 # What the kernel tells of an end is good to so many seconds.
 SLACK: Final = 3
+# The kernel counts from when it was told, in full seconds: so long after its end a ban is surely
+# over there as well.
+LINGER: Final = 30.0
 
 
 def plan(wanted: Wanted, held: Held | None, *, now: float) -> Change:
@@ -32,8 +36,12 @@ def plan(wanted: Wanted, held: Held | None, *, now: float) -> Change:
         if end <= now:
             continue
         known = ends.get(block)
-        if known is None or known <= now:  # the kernel took it out itself by now
+        if known is None:
             add[block] = end
+        elif known <= now:
+            # It may be there for a moment yet, and then an older kernel takes no other end for it
+            # by adding alone.
+            extend[block] = end
         elif known != end and (end < known - SLACK or _is_due(known, end, now)):
             extend[block] = end
     remove = frozenset(block for block in ends.keys() - wanted.banned.keys() if now < ends[block])
@@ -68,6 +76,14 @@ def due(wanted: Wanted, held: Held, *, now: float) -> float | None:
         if now < known.get(block, end) < end
     )
     return min(found, default=None)
+
+
+def alive(held: Held, now: float) -> Held:
+    """Leave out what the kernel has surely ended itself."""
+    over = now - LINGER
+    if all(over < end for end in held.banned.values()):
+        return held
+    return replace(held, banned={one: end for one, end in held.banned.items() if over < end})
 
 
 def after(held: Held | None, change: Change) -> Held:

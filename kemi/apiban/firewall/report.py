@@ -1,13 +1,13 @@
 """What the firewall client is doing, for whoever looks: ``runtime/firewall.json``.
 
-Written by that process alone, whole and by rename. Where it is old, no client runs, and what the
-kernel held then is there still, until its bans run out. Where it is missing, none ever ran, or all
-was taken out of the kernel.
+Written by that process alone, whole and by rename. Where it is old, the client was killed or
+hangs; one that is stopped says so in its last report. What the kernel held then is there still,
+until its bans run out. Where it is missing, none ever ran, or all was taken out of the kernel.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -60,7 +60,8 @@ class FirewallReport:
     and ``bytes_*`` what was dropped (in shadow mode: counted) since ``started``. ``changed_at`` is
     the kernel's last change, ``checked_at`` the last look at it; ``healed`` is how often it did not
     hold any more what it should. ``cut`` is the number of connections removed. ``trouble`` is one
-    line on what is wrong now, empty when nothing is.
+    line on what is wrong now, empty when nothing is. ``kept_until`` is None while the client runs;
+    in the last report of one that was stopped, at ``at``, it is when the kernel ends the last ban.
     """
 
     pid: int
@@ -84,6 +85,12 @@ class FirewallReport:
     flooding: tuple[Flooding, ...]
     trouble: str
     cut: int
+    kept_until: float | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the client ended as it was told to, and left in the kernel what was there."""
+        return self.kept_until is not None
 
 
 def report_path(runtime: Path) -> Path:
@@ -123,7 +130,13 @@ def read_report(path: Path) -> FirewallReport | None:
 
 def _record(kind: type[_T], raw: dict[str, Any]) -> _T:
     """Make a record of its JSON; raise what ``read_report`` catches when it is none."""
-    values = {field.name: raw[field.name] for field in fields(kind)}
+    values = {
+        # What a former version did not write has a default.
+        field.name: raw[field.name]
+        if field.default is MISSING
+        else raw.get(field.name, field.default)
+        for field in fields(kind)
+    }
     for field in fields(kind):
         types = _TYPES.get(str(field.type))
         if types and (

@@ -24,10 +24,16 @@ class Reporter:
         self._clock = clock
         self._troubles = troubles
         self._last: FirewallReport | None = None
+        self._written = 0.0  # the uptime of that one
         self._news: tuple[object, ...] = ()
         # Uptimes from which a report is due, and one that has news.
         self._from = 0.0
         self._news_from = 0.0
+
+    @property
+    def has_written(self) -> bool:
+        """Whether the report that is there is this client's."""
+        return self._last is not None
 
     def is_due(self, news: tuple[object, ...]) -> bool:
         """Tell whether it is time: once a second, at once for news, which commands wait for."""
@@ -42,7 +48,9 @@ class Reporter:
         """Write it, if it says anything new or the last one is old."""
         last = self._last
         same = last is not None and replace(last, at=report.at) == report
-        if same and last is not None and report.at - last.at < _AT_LEAST:
+        # Not by the time in it: after a backward jump of the clock none would come for so long.
+        uptime = self._clock.uptime()
+        if same and uptime - self._written < _AT_LEAST:
             return
         try:
             write_report(report_path(runtime), report)
@@ -50,7 +58,14 @@ class Reporter:
             self._fails(runtime, error, "the command line does not see this client")
             return
         self._troubles.over("report")
-        self._last = report
+        self._last, self._written = report, uptime
+
+    def write_last(self, runtime: Path, report: FirewallReport) -> None:
+        """Write that of an end, after which the kernel keeps what it holds."""
+        try:
+            write_report(report_path(runtime), report)
+        except OSError as error:
+            self._fails(runtime, error, "it is told that this client was killed")
 
     def remove(self, runtime: Path) -> None:
         """Take it away: nothing of ours is in the kernel, and nobody is to wait for us."""

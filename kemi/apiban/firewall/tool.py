@@ -17,8 +17,9 @@ from apiban.errors import FirewallError
 
 __all__ = ["Done", "Run", "explain", "find", "run", "stream"]
 
-# Longer than any of them takes with a million entries: one that hangs must not hang the client.
+# Longer than any of them takes: one that hangs must not hang the client.
 _WITHIN: Final = 60.0
+_FED: Final = 200_000.0  # and so much longer: a second for so many bytes, some 5,000 entries
 _PACKAGES: Final = {"ipset": "ipset", "conntrack": "conntrack", "nft": "nftables"}
 # A service's PATH may lack the folders of root's programs.
 _FOLDERS: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -62,7 +63,7 @@ def find(program: str) -> tuple[str, dict[str, str]]:
 
 
 def run(words: Sequence[str], text: str = "", *, within: float = _WITHIN) -> Done:
-    """Run a tool to its end.
+    """Run a tool to its end, which may be later by what it takes to read a long text.
 
     It reads the whole text even if this process dies meanwhile: a line cut off could say
     something else.
@@ -72,6 +73,7 @@ def run(words: Sequence[str], text: str = "", *, within: float = _WITHIN) -> Don
 
     """
     program, environment = find(words[0])
+    within += len(text) / _FED
     try:
         with os.fdopen(os.memfd_create("apiban"), "w+b") as file:
             file.write(text.encode("ascii"))

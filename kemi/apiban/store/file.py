@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from apiban.address import Family, Network
+from apiban.errors import StoreError
 from apiban.sqlite import errors, transaction
 from apiban.store.migrations import check_version, migrate
 
@@ -30,7 +32,7 @@ class StoreFile:
 
     Raises:
         StoreTooNew: a newer version wrote the file.
-        StoreError: it cannot be opened; every method raises it when SQLite fails.
+        StoreError: it cannot be opened, or is a link; every method raises it when SQLite fails.
 
     """
 
@@ -154,13 +156,17 @@ def make_shared(path: Path) -> None:
 
     Who is there first may be root, or any member of the group, at the command line. What cannot
     be done is left to whoever opens the file, and says why.
+
+    Raises:
+        StoreError: a link is there, or something else that is no file: each member of the group
+            can put one there, and root would follow it.
+
     """
     with contextlib.suppress(OSError):
         try:
-            # Never an existing one: to close it would end SQLite's locks of this process on it.
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
         except FileExistsError:
-            path.chmod(0o660)
+            _share(path)
             return
         try:
             folder = path.parent.stat()
@@ -168,6 +174,21 @@ def make_shared(path: Path) -> None:
             os.fchown(handle, folder.st_uid if os.geteuid() == 0 else -1, folder.st_gid)
         finally:
             os.close(handle)
+
+
+def _share(path: Path) -> None:
+    # Not opened but pointed at: to close an open file would end SQLite's locks of this process on
+    # it, and a named pipe would be waited for.
+    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISLNK(mode):
+            raise StoreError(f"{path}: is a link, and none is followed here; move the file itself")
+        if not stat.S_ISREG(mode):
+            raise StoreError(f"{path}: is no file")
+        Path(f"/proc/self/fd/{handle}").chmod(0o660)  # such a handle has no fchmod
+    finally:
+        os.close(handle)
 
 
 def key(one: Network) -> Key:

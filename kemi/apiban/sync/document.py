@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+from apiban.replace import replaced
 
 __all__ = ["get_document", "put_document"]
 
@@ -18,16 +19,8 @@ def put_document(path: Path, document: Any) -> None:
         OSError: it cannot be written; what was there stays.
 
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with scratch.open("w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o640)
-            json.dump(document, file)
-        scratch.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
-        raise
+    with replaced(path, 0o640) as file:
+        json.dump(document, file)
 
 
 def get_document(path: Path, *, largest: int) -> Any:
@@ -38,5 +31,7 @@ def get_document(path: Path, *, largest: int) -> Any:
         ValueError: it is none.
 
     """
-    with path.open("rb") as file:
+    # A named pipe in its place gives nothing, and nobody waits for one who writes into it.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
         return json.loads(file.read(largest))

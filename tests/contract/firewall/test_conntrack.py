@@ -127,6 +127,20 @@ def test_ports_that_are_not_guarded(
     assert free.goes_on()
 
 
+def test_an_allowed_host_in_a_banned_network(
+    backend: Backend, world: World, left: ExitStack
+) -> None:
+    """Its connection is not touched; without the allow it would be."""
+    backend.apply(Change(rebuild=True), rules(established="keep"), now=time.time())
+    left.enter_context(_forgotten())
+    flow = _Flow(world, LISTED, PORT, left)
+    flow.begin()
+    ranges, allowed = [block("198.51.100.0/28")], [block(LISTED)]
+    assert conntrack.cut(ranges, allowed=allowed, within=20) == conntrack.Cut(0)
+    assert flow.goes_on()
+    assert conntrack.cut(ranges, within=20) == conntrack.Cut(1)
+
+
 def test_what_this_host_began_may_stay(backend: Backend, world: World, left: ExitStack) -> None:
     """Calls that began here are left alone when asked to."""
     backend.apply(Change(rebuild=True), rules(established="keep"), now=time.time())

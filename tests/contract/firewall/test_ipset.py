@@ -9,6 +9,7 @@ import pytest
 from apiban.errors import FirewallError
 from apiban.firewall.elements import FOREVER, Change
 from apiban.firewall.ipset import IpsetBackend
+from apiban.firewall.ipsets import LONGEST
 from apiban.firewall.tool import Done
 from apiban.firewall.tool import run as run_tool
 
@@ -313,3 +314,13 @@ def test_bans_that_end_leave_the_mark(backend: IpsetBackend) -> None:
     assert backend.mark() == mark
     run("ipset", "del", "apiban6", LISTED6)
     assert backend.mark() != mark
+
+
+def test_an_end_nearer_than_one_that_the_kernel_cannot_hold(backend: IpsetBackend) -> None:
+    """It is the end then: the farther one, which was only remembered, is forgotten."""
+    now = time.time()
+    one = block(LISTED)
+    backend.apply(Change(add={one: int(now) + LONGEST + 9}, rebuild=True), rules(), now=now)
+    nearer = {one: int(now) + LONGEST // 2 + 100}
+    backend.apply(Change(extend=nearer), rules(), now=now)
+    assert same(backend.read(rules(), now=time.time()), nearer, frozenset(), since=now)

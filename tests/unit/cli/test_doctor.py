@@ -6,6 +6,8 @@ import contextlib
 import errno
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +84,24 @@ def test_host_that_has_the_kernel_alone(node: NodeOnHost) -> None:
     for lack in ({"sources": "flooding"}, {"at": node.clock.now() - 60}):
         node.firewall_reports(**lack)
         assert levels(node.run("doctor", "--json"))["Kamailio"] == ["fail"]
+
+
+def test_host_that_has_a_list_alone(node: NodeOnHost) -> None:
+    """It makes the list for another firewall: Kamailio is not missed, unless one ran here."""
+    node.write_settings(feed=NO_FEED)
+    words = ["-c", "import time; print(flush=True); time.sleep(60)", "sync", "--forever"]
+    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE) as syncer:
+        try:
+            assert syncer.stdout is not None
+            syncer.stdout.readline()  # it has its words from now on
+            node.sync_reports(pid=syncer.pid)
+            said = levels(node.run("doctor", "--json"))
+            assert said["Kamailio"] == ["note"]
+            assert not {"modules", "version"} & said.keys()
+            Board.create(node.runtime / "counters", now=node.clock.now())
+            assert levels(node.run("doctor", "--json"))["Kamailio"] == ["fail"]
+        finally:
+            syncer.kill()
 
 
 def test_running_node(node: NodeOnHost) -> None:

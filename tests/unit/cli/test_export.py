@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 
 import pytest
@@ -138,3 +139,27 @@ def test_times_are_within_what_others_know(node: NodeOnHost) -> None:
     found = lines(node, "--format", "nftables")
     assert f"192.0.2.1 timeout {int(60 * DAY)}s," in found
     assert "192.0.2.2," in found
+
+
+def test_all_addresses_are_two_halves_in_an_ipset(node: NodeOnHost) -> None:
+    """A hash:net takes no block of all addresses."""
+    node.own = ()
+    node.feed_lists("0.0.0.0/0", "::/0")
+    end = int(14 * DAY)
+    assert lines(node) == ["0.0.0.0/0", "::/0"]
+    found = [line for line in lines(node, "--format", "ipset") if line.startswith("add ")]
+    assert found == [
+        f"add apiban_list4-new 0.0.0.0/1 timeout {end}",
+        f"add apiban_list4-new 128.0.0.0/1 timeout {end}",
+        f"add apiban_list6-new ::/1 timeout {end}",
+        f"add apiban_list6-new 8000::/1 timeout {end}",
+    ]
+
+
+def test_file_goes_through_no_link(filled: NodeOnHost) -> None:
+    """In a folder where others write, too, nothing of root's is overwritten."""
+    other = filled.folder / "other"
+    other.write_text("theirs")
+    (filled.folder / f".list.txt.{os.getpid()}.new").symlink_to(other)
+    lines(filled, "--output", str(filled.folder / "list.txt"))
+    assert other.read_text() == "theirs"

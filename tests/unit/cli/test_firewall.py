@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from apiban.cli import firewall as command
+from apiban.cli.words import when
 from apiban.firewall.choose import make_backend
 from apiban.firewall.conntrack import Cut
 from apiban.firewall.elements import Block
 from apiban.firewall.lock import alone
-from apiban.firewall.report import report_path
+from apiban.firewall.report import read_report, report_path
+from apiban.log import Log
 from apiban.snapshot.publish import durable_path
 
 from tests.support.firewall import MemoryBackend, MemoryKernel
@@ -112,7 +114,8 @@ def test_a_list_that_cannot_be_read(node: NodeOnHost, kernel: MemoryKernel) -> N
     durable_path(node.state).write_bytes(b"no list")
     done = node.run("firewall", "once")
     assert done.status == 1
-    assert done.err.splitlines()[-1].startswith("apiban: no list can be read: ")
+    (line,) = done.err.splitlines()
+    assert line.startswith("apiban: no list can be read: ")
     assert kernel.generation == 0
 
 
@@ -128,6 +131,43 @@ def test_a_dry_run_for_machines(node: NodeOnHost, monkeypatch: pytest.MonkeyPatc
     done = node.run("firewall", "once")
     assert (done.status, done.err) == (0, "")
     assert "would ban 198.51.100.7" in done.out
+    assert "1 block would be in the kernel: a dry run changes nothing" in done.out
+
+
+def test_status_tells_which_packets_meet_the_rules(
+    node: NodeOnHost, kernel: MemoryKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And that an interface is not there, of which nothing is dropped then."""
+    monkeypatch.setenv("APIBAN_FIREWALL_INTERFACES", "lo nosuch0")
+    monkeypatch.setenv("APIBAN_FIREWALL_PORTS", "udp/5060")
+    out = node.run("firewall", "status").out
+    assert "at input: udp/5060, by lo, nosuch0; what is established is dropped too" in out
+    assert "there is no interface nosuch0" in out
+    assert "no interface lo" not in out
+    assert node.run("firewall", "status", "--json").json["rules"] == {
+        "hooks": ["input"],
+        "ports": ["udp/5060"],
+        "interfaces": ["lo", "nosuch0"],
+        "established": "drop",
+    }
+    node.firewall_reports()
+    codes = [one["code"] for one in node.run("status", "--json", "--no-wait").json["warnings"]]
+    assert "firewall-interface" in codes
+    assert kernel.rules is None
+
+
+def test_one_reason_is_said_once(node: NodeOnHost, kernel: MemoryKernel) -> None:
+    """A store and a list that are both damaged give one line."""
+    node.store.close()
+    for path in node.state.glob("store.db*"):
+        path.unlink()
+    (node.state / "store.db").write_bytes(b"no database" * 100)
+    durable_path(node.state).write_bytes(b"no list")
+    done = node.run("firewall", "once")
+    assert done.status == 1
+    (line,) = done.err.splitlines()
+    assert line.startswith("apiban: no list can be read: ")
+    assert kernel.generation == 0
 
 
 def test_only_one_client(node: NodeOnHost, kernel: MemoryKernel) -> None:
@@ -168,7 +208,7 @@ def test_nothing_is_held_after_a_flush(node: NodeOnHost, kernel: MemoryKernel) -
         assert report_path(node.runtime).exists()  # it is of who runs
     assert node.run("firewall", "flush").status == 0
     assert not report_path(node.runtime).exists()
-    assert "firewall client" not in node.run("unban", "198.51.100.7").err
+    assert "firewall client runs no more" not in node.run("unban", "198.51.100.7").err
     assert node.run("status", "--json", "--no-wait").json["firewall"] is None
     assert kernel.rules is None
 
@@ -211,6 +251,53 @@ def test_run(node: NodeOnHost, kernel: MemoryKernel, monkeypatch: pytest.MonkeyP
     assert "event=firewall state=ready mode=enforce ipv4=1 ipv6=0" in done.out
     assert done.out.splitlines()[-1].endswith("rules=removed")
     assert kernel.rules is None
+
+
+def test_reload_amid_the_start(
+    node: NodeOnHost, kernel: MemoryKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGHUP that comes before there is a client does not end the process."""
+    node.feed_lists("198.51.100.7")
+    make = command.make_journal
+
+    def hung_up() -> Log:
+        assert signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL  # it would end the test
+        os.kill(os.getpid(), signal.SIGHUP)
+        return make()
+
+    monkeypatch.setattr(command, "make_journal", hung_up)
+    old = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    running(monkeypatch)
+    try:
+        done = node.run("firewall", "run")
+    finally:
+        signal.signal(signal.SIGHUP, old)
+    assert done.status == 0
+    assert kernel.rules is not None
+
+
+def test_a_client_that_was_stopped(
+    node: NodeOnHost, kernel: MemoryKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told as what it is; once brings the kernel up to date, and knows a later end."""
+    node.feed_lists("198.51.100.7", "198.51.100.8")
+    running(monkeypatch)
+    node.run("firewall", "run")
+    shown = node.run("firewall", "status")
+    assert f"stopped at {when(node.clock.now())} UTC; what is in the kernel runs" in shown.out
+    assert node.run("firewall", "status", "--json").json["stopped"] is True
+    done = node.run("unban", "198.51.100.7")
+    assert done.status == 4
+    assert "the firewall client was stopped, and the kernel keeps" in done.err
+    assert "apiban firewall once brings it up to date" in done.err
+    before = read_report(report_path(node.runtime))
+    assert before is not None
+    assert before.banned_ipv4 == len(kernel.alive()) == 2
+    node.clock.tick(60)
+    assert node.run("firewall", "once").status == 0
+    after = read_report(report_path(node.runtime))
+    assert after is not None
+    assert (after.stopped, after.banned_ipv4, len(kernel.alive())) == (True, 1, 1)
 
 
 def test_status_of_a_client(

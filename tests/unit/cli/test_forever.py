@@ -1,4 +1,5 @@
 import fcntl
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -119,6 +120,25 @@ def test_does_not_begin_without_a_runtime_folder(node: NodeOnHost) -> None:
     done = node.run("sync", "--forever")
     assert done.status == 1
     assert "/proc/apiban: not a folder that this process may write" in done.err
+
+
+def test_cannot_begin_later(
+    node: NodeOnHost, api: Api, forever: Forever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own line, once, while it lasts; then it goes on."""
+    board = node.kamailio_starts()
+    board.beat(node.clock.uptime())
+    forever.begin()
+    node.clock.tick(20)  # that Kamailio ended
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda *_: False)
+        for _ in range(20):
+            node.clock.tick(0.5)
+            forever.tick()
+    (told,) = node.log.fields("sync-idle")
+    assert str(told["reason"]).startswith(f"{node.runtime}: not a folder that this process may")
+    assert node.log.fields("fault") == []
+    _ticks_until_listed(node, forever)
 
 
 @pytest.mark.parametrize("other", ["--full", "--now", "--json", "--no-wait"])

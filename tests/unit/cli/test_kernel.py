@@ -114,6 +114,19 @@ def test_dead_client_of_flooding_sources(running: NodeOnHost) -> None:
     assert when(ends) in warnings(running)["no-firewall"]
 
 
+def test_stopped_client_is_told_as_that(running: NodeOnHost) -> None:
+    """Until nothing is left of it in the kernel."""
+    ends = running.clock.now() + DAY
+    running.firewall_reports(kept_until=ends)
+    told = warnings(running)["no-firewall"]
+    assert "was stopped now" in told
+    assert when(ends) in told
+    firewall = running.run("status", "--json", "--no-wait").json["firewall"]
+    assert (firewall["running"], firewall["stopped"]) == (False, True)
+    running.clock.tick(DAY)
+    assert "no-firewall" not in warnings(running)
+
+
 def test_kernel_that_is_behind_is_a_warning(running: NodeOnHost) -> None:
     """By its mode, and by what it knows of the store."""
     running.firewall_reports(mode="shadow")

@@ -64,6 +64,15 @@ def test_client_that_is_gone(
     assert "systemctl restart apiban-firewall" in text
 
 
+@pytest.mark.parametrize("kamailio", [True, False])
+def test_client_that_was_stopped(kamailio: bool) -> None:  # noqa: FBT001
+    """No failure: somebody wanted it."""
+    levels, text = client(runs=False, alive=False, kamailio=kamailio, kept_until=NOW + 60)
+    assert levels == ["warn"]
+    assert "stopped 3 s ago" in text
+    assert "systemctl start apiban-firewall" in text
+
+
 @pytest.mark.parametrize(
     ("report", "listed", "levels"),
     [

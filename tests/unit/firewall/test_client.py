@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from apiban.firewall import reporter as reporter_module
 from apiban.firewall.elements import Change, Held, Wanted
 from apiban.firewall.plan import plan
 from apiban.firewall.report import FirewallReport, report_path
+from apiban.firewall.running import last_report, runs
 from apiban.gate import Board
 from apiban.settings import Mode
 from apiban.snapshot.publish import durable_path
@@ -311,6 +314,55 @@ def test_a_sync_process_that_begins_does_not_undo(world: World) -> None:
     assert world.report.generation == 2
 
 
+def test_a_sync_process_that_does_not_publish(world: World) -> None:
+    """The list made here is never left for an older one: it goes on to be made here."""
+    world.ban("198.51.100.7")
+    world.kamailio_runs()
+    world.publish()
+    world.syncs = False
+    client = world.client()
+    client.tick()
+    world.unban("198.51.100.7")
+    world.passes(client, 1)
+    world.syncs = True
+    world.passes(client, 60)
+    assert world.banned == []
+    world.ban("198.51.100.9")
+    world.passes(client, 1.25)
+    assert world.banned == ["198.51.100.9"]
+    assert world.report.position == world.store.position()
+    generation = world.publish()
+    world.passes(client, 2)
+    assert world.banned == ["198.51.100.9"]
+    assert (world.report.generation, world.report.position) == (
+        generation,
+        world.store.position(),
+    )
+
+
+def test_a_store_that_breaks(world: World) -> None:
+    """The list that was made of it stays: what was published before knows less."""
+    world.ban("198.51.100.7")
+    world.publish()
+    world.syncs = False
+    client = world.client()
+    client.tick()
+    world.unban("198.51.100.7")
+    world.passes(client, 2)
+    assert world.banned == []
+    world.store.close()
+    for path in world.state.glob("store.db*"):
+        path.unlink()
+    (world.state / "store.db").write_bytes(b"no database" * 100)
+    world.passes(client, 30)
+    world.syncs = True
+    world.passes(client, 60)
+    assert world.banned == []
+    assert [one["effect"] for one in world.log.fields("firewall-trouble")] == [
+        "the last good list stays"
+    ]
+
+
 def test_a_sync_process_that_is_started_anew(world: World) -> None:
     """A second without one is no reason to compile the list here."""
     world.ban("198.51.100.7")
@@ -400,6 +452,193 @@ def test_another_backend(world: World) -> None:
     assert list(other.kernel.alive()) == [block("198.51.100.7")]
     assert world.kernel.rules is None
     assert world.report.backend == "ipset"
+
+
+def test_a_backend_that_does_not_work_and_back(world: World) -> None:
+    """Who goes back to the former backend has its rules: they never go, and are kept up."""
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    for name in ("ipset", "nftables", "ipset", "nftables"):
+        world.backends["ipset"].broken = "ipset is not installed: apt-get install ipset"
+        world.write_settings(f'backend = "{name}"')
+        for _ in range(20):
+            world.passes(client, 0.25)
+            assert world.banned == ["198.51.100.7"]
+    world.passes(client, 70)
+    assert world.banned == ["198.51.100.7"]
+    assert world.report.trouble == ""
+    world.kernel.flush()
+    world.passes(client, 11)
+    assert world.banned == ["198.51.100.7"]
+
+
+def test_a_former_backend_that_stays(world: World) -> None:
+    """What could not be taken out is tried again, with pauses, and is good again when it is."""
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.backend.broken = "nft: not permitted"
+    world.write_settings('backend = "ipset"')
+    world.passes(client, 300, step=1.0)
+    assert world.backends["ipset"].kernel.alive()
+    assert world.report.trouble == "nft: not permitted"
+    assert 7 <= world.backend.refused <= 12
+    world.backend.broken = ""
+    world.passes(client, 61)
+    assert world.kernel.rules is None
+    assert world.report.trouble == ""
+    assert {"state": "good again", "part": "former backend"} in world.log.fields("firewall")
+
+
+def test_a_dry_run_of_a_client_that_runs(world: World) -> None:
+    """It changes nothing: the rules that there are stay, and are kept up again after it."""
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.write_settings('backend = "dry-run"\non_exit = "remove"')
+    told = world.report
+    world.passes(client, 30)
+    assert world.backends["dry-run"].applied
+    assert world.report == told  # a dry run protects nobody, and tells nobody that it does
+    assert world.banned == ["198.51.100.7"]
+    world.unban("198.51.100.7")
+    world.ban("198.51.100.8")
+    world.publish()
+    world.passes(client, 2)
+    world.write_settings()
+    world.passes(client, 2)
+    assert world.banned == ["198.51.100.8"]
+    assert not world.backend.applied[-1].rebuild
+    world.write_settings('backend = "dry-run"\non_exit = "remove"')
+    world.passes(client, 2)
+    client.stop()
+    assert world.banned == ["198.51.100.8"]
+
+
+# Clocks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", [-40 * HOUR, 40 * HOUR])
+def test_the_clock_is_set(world: World, shift: float) -> None:
+    """Each ban ends when the list says by the new clock, whatever it was before."""
+    now = world.clock.now()
+    world.ban("198.51.100.7", lasts=100 * HOUR)
+    world.publish()
+    world.clock.set_wall(now - shift)
+    client = world.client()
+    client.tick()
+    world.clock.set_wall(now)
+    for block_ in world.kernel.banned:  # its own clock is none that anybody sets
+        world.kernel.banned[block_] += int(shift)
+    world.passes(client, 1)
+    (end,) = world.kernel.alive().values()
+    assert now + 50 * HOUR <= end <= now + 100 * HOUR + 3
+    world.passes(client, 99 * HOUR, step=30)
+    assert world.banned == ["198.51.100.7"]
+    world.passes(client, HOUR + 10, step=10)
+    assert world.banned == []
+
+
+def test_bans_that_a_wrong_clock_held_for_over(world: World) -> None:
+    """They are banned as soon as the clock is right."""
+    now = world.clock.now()
+    world.ban("198.51.100.7", lasts=10 * HOUR)
+    world.publish()
+    world.clock.set_wall(now + 20 * HOUR)
+    client = world.client()
+    client.tick()
+    assert world.banned == []
+    world.clock.set_wall(now)
+    world.passes(client, 1)
+    assert world.banned == ["198.51.100.7"]
+
+
+def test_the_machine_slept(world: World) -> None:
+    """The kernel's times stood still: all is read, and ends are those of the list again."""
+    world.ban("198.51.100.7", lasts=10 * HOUR)
+    world.publish()
+    client = world.client()
+    client.tick()
+    for block_ in world.kernel.banned:
+        world.kernel.banned[block_] += int(5 * HOUR)
+    world.clock.tick(5 * HOUR)
+    world.slept += 5 * HOUR
+    world.passes(client, 1)
+    (end,) = world.kernel.alive().values()
+    assert end <= world.clock.now() + 5 * HOUR + 3
+
+
+def test_a_ban_right_after_its_end(world: World) -> None:
+    """The kernel may still have it: it is given another end, not only added."""
+    world.ban("198.51.100.7", lasts=20)
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.passes(client, 21)
+    assert world.banned == []
+    world.kernel.banned[block("198.51.100.7")] = int(world.clock.now()) + 1
+    cuts = len(world.cuts)
+    world.ban("198.51.100.7", lasts=600)
+    world.publish()
+    world.passes(client, 3)
+    assert world.banned == ["198.51.100.7"]
+    assert list(world.backend.applied[-1].extend) == [block("198.51.100.7")]
+    assert len(world.cuts) == cuts + 1
+    assert world.report.healed == 0
+
+
+# Long lists ------------------------------------------------------------------------------------
+
+
+def test_a_long_list_beside_others_changes(world: World) -> None:
+    """Reading takes a twentieth of the time at most, and rules that go are seen all the same."""
+    world.ban("198.51.100.7")
+    world.publish()
+    world.backend.reading = lambda: world.clock.tick(3.0)
+    client = world.client()
+    client.tick()
+    for _ in range(60):
+        world.kernel.generation += 1
+        world.passes(client, 10)
+    assert 600 / 63 - 1 <= world.backend.reads <= 600 / 60 + 3
+    assert world.report.healed == 0
+    world.kernel.generation += 1
+    world.kernel.frame += 1  # somebody changed a rule of ours
+    assert world.kernel.rules is not None
+    world.kernel.rules = replace(world.kernel.rules, drops=False)
+    world.passes(client, 14)
+    assert world.kernel.rules.drops
+    assert world.report.healed == 1
+
+
+def test_all_gone_is_seen_by_the_counters(world: World) -> None:
+    """It need not last an interval, with whichever list."""
+    world.write_settings("interval = 60")
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    client.tick()
+    world.kernel.flush()
+    world.passes(client, 3)
+    assert world.banned == ["198.51.100.7"]
+    assert world.report.healed == 1
+
+
+def test_counters_that_cost_are_read_rarely(world: World) -> None:
+    """Those of ipset each ten seconds, those of nftables each two."""
+    world.ban("198.51.100.7")
+    world.publish()
+    for name, most in (("nftables", 31), ("ipset", 7)):
+        world.write_settings(f'backend = "{name}"')
+        client = world.client()
+        client.tick()
+        world.backends[name].counted = 0
+        world.passes(client, 60)
+        assert most - 2 <= world.backends[name].counted <= most
 
 
 # Faults ----------------------------------------------------------------------------------------
@@ -566,10 +805,29 @@ def test_the_end(world: World, on_exit: str) -> None:
     client.tick()
     client.stop()
     assert bool(world.banned) == (on_exit == "keep")
-    assert report_path(world.runtime).exists() == (on_exit == "keep")
+    left = last_report(world.runtime, world.clock.now())
+    assert (left is not None) == (on_exit == "keep")
+    if left is not None:
+        assert left.stopped
+        assert not runs(left, world.clock.now())
+        (end,) = world.kernel.alive().values()
+        assert left.kept_until == end
+        assert last_report(world.runtime, end) is None  # nothing is left then
     assert world.log.fields("firewall-stop") == [
         {"rules": "kept" if on_exit == "keep" else "removed"}
     ]
+
+
+def test_an_end_before_the_kernel_was_seen(world: World) -> None:
+    """What a former client left runs out at a feed's longest end; before a tick it is as it was."""
+    client = world.client()
+    client.stop()
+    assert not report_path(world.runtime).exists()
+    client = world.client()
+    client.tick()  # there is no list
+    client.stop()
+    feed = world.settings.feed
+    assert world.report.kept_until == world.clock.now() + feed.ban_for + feed.stale_max
 
 
 def test_an_end_that_cannot_remove(world: World) -> None:
@@ -662,9 +920,49 @@ def test_connections_of_the_banned_are_cut(world: World) -> None:
     client.tick()
     world.ban("198.51.100.8")
     world.publish()
-    world.passes(client, 2)
+    world.passes(client, 12)
     assert world.cuts == [block("198.51.100.7"), block("198.51.100.8")]
+    assert world.spared == [block("192.0.2.10")]
     assert world.report.cut == 4
+
+
+def test_bans_in_a_row_are_cut_together(world: World) -> None:
+    """Each cut walks through all connections: once in ten seconds at most, who is banned still."""
+    world.syncs = False
+    world.ban("198.51.100.7")
+    client = world.client()
+    client.tick()
+    for number in range(15):
+        world.ban(f"198.51.101.{number}")
+        world.passes(client, 1)
+    world.unban("198.51.101.14")
+    world.passes(client, 11)
+    assert len(world.cut_at) == 3
+    assert min(later - one for one, later in itertools.pairwise(world.cut_at)) >= 10
+    assert sorted(world.cuts) == [
+        block("198.51.100.7"),
+        *(block(f"198.51.101.{number}") for number in range(14)),
+    ]
+
+
+def test_the_report_does_not_wait_for_a_cut(world: World) -> None:
+    """Who bans waits for the report, and a cut may take seconds."""
+    world.syncs = False
+    world.ban("198.51.100.7")
+    world.client().tick()
+    assert world.known_at_cut == [world.store.position()]
+
+
+def test_a_dry_run_cuts_nothing(world: World) -> None:
+    """It changes nothing in the kernel, so no connection either."""
+    world.write_settings('backend = "dry-run"')
+    world.ban("198.51.100.7")
+    world.publish()
+    client = world.client()
+    world.passes(client, 2)
+    assert world.cut_at == []
+    client.stop()
+    assert not report_path(world.runtime).exists()  # nothing of it is in the kernel
 
 
 def test_no_tool_for_connections(world: World) -> None:
@@ -761,11 +1059,14 @@ def test_a_restart_amid_a_flood(world: World) -> None:
 
 
 def test_offload_without_kamailio(world: World) -> None:
-    """Nothing is offloaded, and one line says so."""
+    """Nothing is offloaded, and one line says so when it had a minute to start."""
     world.write_settings('sources = "flooding"')
     world.ban("198.51.100.7")
     world.publish()
     client = world.client()
+    world.passes(client, 59)
+    assert world.log.fields("firewall-trouble") == []
+    assert world.report.trouble == ""
     world.passes(client, 30)
     assert world.banned == []
     assert [one["part"] for one in world.log.fields("firewall-trouble")] == ["kamailio"]

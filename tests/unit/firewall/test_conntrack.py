@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -66,10 +66,17 @@ class Tool:
             yield flow.icmp is None
 
 
-def cuts(tool: Tool, *blocks: Block, ports: tuple[Port, ...] = (), begun_here: bool = True) -> Cut:
+def cuts(
+    tool: Tool,
+    *blocks: Block,
+    allowed: Collection[Block] = (),
+    ports: tuple[Port, ...] = (),
+    begun_here: bool = True,
+) -> Cut:
     """Cut, with that tool, where there are connections."""
     return cut(
         blocks,
+        allowed=allowed,
         ports=ports,
         begun_here=begun_here,
         tracked=lambda: 3,
@@ -96,6 +103,24 @@ def test_lines_of_conntrack() -> None:
 def test_other_lines(line: str) -> None:
     """What is no connection is none."""
     assert parse_flow(line) is None
+
+
+@pytest.mark.parametrize(("allowed", "left"), [("198.51.100.7", [TCP]), ("10.0.0.9", [NAT, ICMP])])
+def test_the_allowed_within_a_banned_network(allowed: str, left: list[str]) -> None:
+    """An allowed caller keeps its connections; that a banned one called it saves none."""
+    tool = Tool(*FLOWS)
+    everybody = (4, 0, 2**32 - 1)
+    done = cuts(tool, everybody, allowed=[host(allowed)], begun_here=False)
+    assert done == Cut(sum("icmp" not in line for line in left))
+    assert tool.removed == [parse_flow(line) for line in left]
+
+
+def test_the_allowed_who_answers() -> None:
+    """It is who was called from here, and is allowed."""
+    tool = Tool(TCP)
+    answers = host("192.0.2.4")
+    assert cuts(tool, answers, allowed=[answers]) == Cut(0)
+    assert cuts(tool, answers) == Cut(1)
 
 
 @given(st.text(max_size=300))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from apiban.firewall.elements import FOREVER, Change, Elements, Held, Wanted
-from apiban.firewall.plan import MARGIN, SLACK, after, due, plan
+from apiban.firewall.plan import LINGER, MARGIN, SLACK, after, due, plan
+from apiban.firewall.plan import alive as alive_in
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,14 +48,14 @@ def test_a_second_plan_has_nothing_to_do(wanted: Wanted, held: Held) -> None:
 
 @given(WANTED, HELD)
 def test_only_what_differs_is_touched(wanted: Wanted, held: Held) -> None:
-    """A block whose end is the wanted one is left alone, and so is one that ended."""
+    """A block whose end is the wanted one is left alone; what is held is never just added."""
     change = plan(wanted, held, now=NOW)
     same = {block for block, end in wanted.banned.items() if held.banned.get(block) == end}
     assert not same & (change.add.keys() | change.extend.keys() | change.remove)
     ended = {block for block, end in held.banned.items() if end <= NOW}
     assert not ended & change.remove
-    assert change.extend.keys() <= alive(held.banned, NOW)
-    assert not change.add.keys() & alive(held.banned, NOW)
+    assert change.extend.keys() <= held.banned.keys()
+    assert not change.add.keys() & held.banned.keys()
 
 
 @given(ELEMENTS, ELEMENTS, st.floats(0.25, 75.0))
@@ -106,11 +107,18 @@ def test_a_ban_that_is_about_to_end() -> None:
 
 
 def test_a_ban_that_ends_this_moment() -> None:
-    """The kernel has it no more: renewed it is added, and a change of its end would fail."""
+    """The kernel may have it yet: renewed its end is another, which adding alone does not do."""
     block = (4, 1, 1)
     held = Held({block: int(NOW)}, frozenset(), intact=True)
     change = plan(Wanted({block: int(NOW) + 60}), held, now=NOW)
-    assert (change.add, change.extend) == ({block: int(NOW) + 60}, {})
+    assert (change.add, change.extend) == ({}, {block: int(NOW) + 60})
+
+
+def test_what_ended_is_known_until_it_is_surely_gone() -> None:
+    """So long after its end, and no longer."""
+    held = Held({(4, 1, 1): int(NOW)}, frozenset(), intact=True)
+    assert alive_in(held, NOW + LINGER - 1) is held
+    assert alive_in(held, NOW + LINGER).banned == {}
 
 
 def test_an_end_that_is_over_while_the_kernel_counts_on() -> None:

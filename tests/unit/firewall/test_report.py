@@ -15,6 +15,11 @@ from apiban.firewall.report import (
     report_path,
     write_report,
 )
+from apiban.firewall.reporter import Reporter
+from apiban.firewall.trouble import Troubles
+
+from tests.support.clock import ManualClock
+from tests.support.log import MemoryLog
 
 REPORT = FirewallReport(
     pid=7,
@@ -48,6 +53,27 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_report(path, full)
     assert read_report(path) == full
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_clock_that_jumps_back(tmp_path: Path) -> None:
+    """A report that says nothing new is written all the same each five seconds."""
+    clock = ManualClock()
+    reporter = Reporter(clock, Troubles(MemoryLog()))
+    reporter.write(tmp_path, replace(REPORT, at=clock.now()))
+    clock.set_wall(clock.now() - 3600)
+    for _ in range(6):
+        clock.tick(1)
+        reporter.write(tmp_path, replace(REPORT, at=clock.now()))
+    found = read_report(report_path(tmp_path))
+    assert found is not None
+    assert found.at == clock.now() - 1
+
+
+def test_a_former_version_did_not_know_of_an_end(tmp_path: Path) -> None:
+    """Its report is read all the same: it runs until it is upgraded."""
+    path = report_path(tmp_path)
+    path.write_text(json.dumps({k: v for k, v in asdict(REPORT).items() if k != "kept_until"}))
+    assert read_report(path) == REPORT
 
 
 @pytest.mark.parametrize(

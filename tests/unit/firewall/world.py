@@ -51,7 +51,11 @@ class World:
         }
         self.own: tuple[Network, ...] = (parse_network("192.0.2.10"),)
         self.syncs = True
+        self.slept = 0.0  # how long the machine was suspended
         self.cuts: list[Block] = []
+        self.spared: list[Block] = []  # whom the last cut left alone
+        self.cut_at: list[float] = []  # uptimes
+        self.known_at_cut: list[int] = []  # how far the list of the report knew the store then
         self.cut_fails = ""
         self.write_settings()
         self.store = Store(self.state / "store.db")
@@ -151,6 +155,8 @@ class World:
             own=lambda: self.own,
             somebody_syncs=lambda _: self.syncs,
             cut=self._cut,
+            grace=60.0,
+            slept=lambda: self.slept,
         )
         self._clients.append(made)
         return made
@@ -158,8 +164,14 @@ class World:
     def _make_backend(self, settings: FirewallSettings) -> MemoryBackend:
         return self.backends[settings.backend]
 
-    def _cut(self, blocks: Collection[Block], *, ports: tuple[Port, ...]) -> Cut:
+    def _cut(
+        self, blocks: Collection[Block], *, allowed: Collection[Block], ports: tuple[Port, ...]
+    ) -> Cut:
         assert ports == self.settings.firewall.ports
+        self.spared = sorted(allowed)
+        self.cut_at.append(self.clock.uptime())
+        report = read_report(report_path(self.runtime))
+        self.known_at_cut.append(0 if report is None else report.position)
         if self.cut_fails:
             return Cut(0, self.cut_fails)
         self.cuts += blocks

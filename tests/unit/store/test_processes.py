@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -263,6 +264,61 @@ def test_what_root_makes_belongs_to_the_folders_owner(path: Path, *, made_before
         found = {(one.stat().st_uid, one.stat().st_gid) for one in path.parent.iterdir()}
         assert len(list(path.parent.iterdir())) == 3
         assert found == {(65534, 65534)}
+
+
+def test_modes_are_mended(path: Path) -> None:
+    """A file that was made for its owner alone is the group's when it is opened the next time."""
+    with Store(path):
+        pass
+    path.chmod(0o600)
+    with Store(path):
+        assert _modes(path.parent)["store.db"] == 0o660
+
+
+def test_another_opening_ends_no_lock(path: Path) -> None:
+    """Who closes a file ends SQLite's locks of the process on it: a second store may not."""
+    take = "import sqlite3, sys\nsqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+    with sqlite3.connect(path, isolation_level=None) as held:
+        held.execute("BEGIN IMMEDIATE")
+        module.make_shared(path)
+        done = subprocess.run(
+            [sys.executable, "-c", take, path], capture_output=True, timeout=30, check=False
+        )
+    held.close()
+    assert b"database is locked" in done.stderr
+
+
+def test_store_that_is_a_link_is_refused(path: Path, tmp_path: Path) -> None:
+    """A member of the group cannot have root change another file; one line says why."""
+    other = tmp_path / "other"
+    for there in (False, True):
+        if there:
+            other.write_bytes(b"")
+            other.chmod(0o600)
+            path.unlink()
+        path.symlink_to(other)
+        with pytest.raises(StoreError, match=rf"^{path}: is a link, .*$"):
+            Store(path)
+        assert other.exists() is there
+    assert (other.read_bytes(), stat.S_IMODE(other.stat().st_mode)) == (b"", 0o600)
+
+
+@pytest.mark.timeout(5)
+def test_store_that_is_a_named_pipe_is_refused(path: Path) -> None:
+    """Nobody waits for one who writes into it."""
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match="is no file"):
+        Store(path)
+
+
+def test_folder_that_is_a_link(tmp_path: Path) -> None:
+    """It may be one, or lie below one: the administrator made it."""
+    (tmp_path / "real/below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    for folder in (tmp_path / "link", tmp_path / "link/below"):
+        with Store(folder / "store.db") as store:
+            store.set_state("a", "b", now=NOW)
+    assert (tmp_path / "real/below/store.db").is_file()
 
 
 def test_steady_look_sees_one_state(tmp_path: Path) -> None:
