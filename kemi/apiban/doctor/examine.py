@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from apiban.address import Family
+from apiban.alive import is_alive
 from apiban.clock import Clock
 from apiban.doctor import feed, firewall, folders, hook, kamailio, process, store, sync
 from apiban.doctor import settings as settings_checks
@@ -84,12 +85,12 @@ class _Visit:
         except OSError as error:
             self._no_board = f"{path}: {error.strerror}"
             return None
-        return board if any(_runs(slot.pid) for slot in board.slots()) else None
+        return board if any(is_alive(slot.pid) for slot in board.slots()) else None
 
     @cached_property
     def _workers(self) -> tuple[int, ...]:
         slots = self._board.slots() if self._board is not None else []
-        return tuple(slot.pid for slot in slots if slot.rank > 0 and _runs(slot.pid))
+        return tuple(slot.pid for slot in slots if slot.rank > 0 and is_alive(slot.pid))
 
     @cached_property
     def _main(self) -> int | None:
@@ -162,7 +163,7 @@ class _Visit:
         """Tell whether ``apiban sync --forever`` runs, and no Kamailio has since the boot."""
         runtime = self._settings.paths.runtime
         report = read_report(report_path(runtime))
-        if report is None or not _runs(report.pid) or (runtime / "counters").exists():
+        if report is None or not is_alive(report.pid) or (runtime / "counters").exists():
             return False
         return "--forever" in process.command_line(report.pid)
 
@@ -179,7 +180,7 @@ class _Visit:
         beaten = None if self._board is None else self._board.beaten
         yield from sync.check_report(
             report,
-            alive=report is not None and _runs(report.pid),
+            alive=report is not None and is_alive(report.pid),
             running=running,
             now=self._now(),
             silence=None if beaten is None else self._uptime() - beaten,
@@ -228,7 +229,7 @@ class _Visit:
         yield from firewall.check_client(
             report,
             runs=running,
-            alive=report is not None and _runs(report.pid),
+            alive=report is not None and is_alive(report.pid),
             kamailio=kamailio_runs,
             now=now,
         )
@@ -251,10 +252,6 @@ class _Visit:
 
     def _of_feed(self) -> Iterator[Finding]:
         yield from feed.check_feed(self._settings.feed, now=self._now)
-
-
-def _runs(pid: int) -> bool:
-    return process.parent(pid) is not None
 
 
 def _judged(board: Board) -> int:
