@@ -36,10 +36,13 @@ _Result = TypeVar("_Result")
 # of their addresses: 10.77.1.1 and fd77:1::1 are the host's, .2 and ::2 the neighbour's.
 _OUTSIDE: Final = ("outer", "toHost", 1)
 _INSIDE: Final = ("inner", "toHost", 2)
+_TABLES: Final = ("iptables", "ip6tables", "iptables-legacy", "ip6tables-legacy")
 
 
 def run(*words: str) -> str:
     """Run a command where the calling thread is; give what it says."""
+    if words[0] in _TABLES:  # their lock is the whole machine's, of all tests beside each other
+        words = (words[0], "-w", *words[1:])
     done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
     return done.stdout
