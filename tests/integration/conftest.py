@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.contract.firewall.world import World
 from tests.support.node import NodeUnderTest
 
 
@@ -31,3 +33,10 @@ def make_node(tmp_path: Path) -> Iterator[Callable[..., NodeUnderTest]]:
 def node(make_node: Callable[..., NodeUnderTest]) -> NodeUnderTest:
     """Give a started node that lists 127.0.1.5 and 127.0.1.6."""
     return make_node(("127.0.1.5", "127.0.1.6")).start()
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """Give networks of their own, with this thread on the host that is protected."""
+    with closing(World()) as made:
+        yield made

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 
 import pytest
 
@@ -19,13 +18,6 @@ LISTED, LISTED_TOO = "203.0.113.5", "203.0.113.6"
 OTHER, STRANGER = "198.51.100.9", "198.51.100.10"
 MANY = tuple(f"192.0.2.{number}" for number in range(1, 41))
 AT_ONCE = 2.0
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    """Give networks of their own, with this thread on the host that is protected."""
-    with closing(World()) as made:
-        yield made
 
 
 @pytest.fixture

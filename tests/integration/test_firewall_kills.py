@@ -34,13 +34,6 @@ MANY = 20_000
 KILLS = 15
 
 
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    """Give networks of their own, with this thread on the host that is protected."""
-    with closing(World()) as made:
-        yield made
-
-
 @pytest.fixture
 def pbx(world: World, make_node: Callable[..., NodeUnderTest]) -> Iterator[Pbx]:
     """Give a host whose list is what the test publishes: no sync runs, and there is no store."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import pytest
 from apiban.firewall.report import FirewallReport
@@ -20,13 +20,6 @@ pytestmark = [pytest.mark.kamailio, pytest.mark.timeout(120)]
 FLOODS, QUIET = "127.0.1.5", "127.0.1.6"
 OTHER = "127.0.2.1"
 RATE = 50  # firewall.flood_rate
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    """Give networks of their own, with this thread on the host that is protected."""
-    with closing(World()) as made:
-        yield made
 
 
 @pytest.fixture

@@ -44,8 +44,9 @@ class MemoryBackend:
 
     name = "memory"
 
-    def __init__(self, kernel: MemoryKernel) -> None:
+    def __init__(self, kernel: MemoryKernel, *, count_every: float = 2.0) -> None:
         self.kernel = kernel
+        self.count_every = count_every
         self.broken = ""
         self.applied: list[Change] = []
         self.right_after: Callable[[], None] = lambda: None  # what others do then

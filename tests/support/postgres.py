@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from apiban.alive import is_alive
 
 from tests.support.node import wait_for
 from tests.support.ports import free_port
@@ -65,7 +66,7 @@ class Postgres:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
         for one in (pid, *map(int, children)):
             os.kill(one, signal.SIGKILL)
-        wait_for(lambda: not any(map(_lives, (pid, *map(int, children)))), "its end")
+        wait_for(lambda: not any(map(is_alive, (pid, *map(int, children)))), "its end")
         # Where nobody reaps orphans it stays a zombie, which would pass for a running server.
         file.unlink()
         for lock in self._folder.glob(".s.PGSQL.*"):
@@ -100,24 +101,6 @@ class Postgres:
             )
             output.seek(0)
             assert ended.returncode == 0, output.read()
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process is there, and no zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
-def _lives(pid: int) -> bool:
-    """Tell whether a process runs; a zombie does not."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
-    except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.fixture(scope="session")

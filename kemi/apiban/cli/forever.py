@@ -75,11 +75,10 @@ class Forever:
     def _kamailio_syncs(self) -> bool:
         """Tell whether a sync process ticks that has workers; also one that waits for our lock."""
         try:
-            beaten = Board.open(self._host.settings.paths.runtime / "counters").beaten
+            board = Board.open(self._host.settings.paths.runtime / "counters")
         except BoardError:
             return False
-        # A clock that stands before it is that of a machine that was started since.
-        return beaten is not None and 0 <= self._host.clock.uptime() - beaten < SILENT
+        return board.is_kept(self._host.clock.uptime(), within=SILENT)
 
 
 def sync_forever(host: Host, log: Log) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from functools import cached_property
@@ -19,6 +17,7 @@ from apiban.doctor import settings as settings_checks
 from apiban.doctor.finding import Finding, fail, note
 from apiban.doctor.process import User
 from apiban.errors import BoardError, SnapshotError
+from apiban.firewall import tool
 from apiban.firewall.report import FirewallReport
 from apiban.firewall.running import last_report, runs
 from apiban.gate.board import Board
@@ -32,8 +31,6 @@ __all__ = ["examine"]
 
 _COMMAND_WITHIN: Final = 5.0
 _AS_ROOT: Final = "run it as root"
-# Root's programs are not on everybody's PATH.
-_TOOL_PATH: Final = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def examine(path: Path, settings: Settings, *, clock: Clock) -> Iterator[Finding]:
@@ -238,9 +235,7 @@ class _Visit:
         if running:
             yield from firewall.check_held(report, self._listed(), now=now)
             yield from firewall.check_privileges(report, process.capabilities(report.pid))
-        yield from firewall.check_tools(
-            self._settings.firewall, lambda name: shutil.which(name, path=_TOOL_PATH)
-        )
+        yield from firewall.check_tools(self._settings.firewall, tool.where)
 
     def _listed(self) -> firewall.Listed | None:
         """Give the published list, of which the durable file is a copy."""

@@ -20,6 +20,7 @@ class Backend(Protocol):
     """
 
     name: str
+    count_every: float  # seconds between two askings for the counters, by what one costs
 
     def mark(self) -> object:
         """Give something that is equal to an earlier one only if nobody changed any rule since.

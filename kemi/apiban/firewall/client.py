@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from apiban.address import Network
 from apiban.clock import Clock, slept
@@ -20,7 +19,7 @@ from apiban.firewall.choose import rules_of
 from apiban.firewall.cutting import CutOff, Cutting
 from apiban.firewall.elements import Block, Change, Wanted
 from apiban.firewall.floods import Floods
-from apiban.firewall.former import DRY_RUN, Formers
+from apiban.firewall.former import DRY_RUN, Formers, retries
 from apiban.firewall.kernel import Kernel
 from apiban.firewall.lists import Listed, Lists
 from apiban.firewall.live import LiveSettings
@@ -39,11 +38,6 @@ from apiban.settings import Mode, Settings
 from apiban.settings.model import FirewallSettings
 
 __all__ = ["FirewallClient"]
-
-_RETRY: Final = 1.0
-_LONGEST_RETRY: Final = 60.0
-_COUNT_EVERY: Final = 2.0
-_COUNT_RARELY: Final = 10.0  # where it takes processes
 
 
 class FirewallClient:
@@ -90,7 +84,7 @@ class FirewallClient:
         self._listed: Listed | None = None  # the list that the kernel holds
         self._ready = False
         self._started = clock.now()
-        self._pause = 0.0
+        self._retries = retries()
         # Uptimes from which something is due.
         self._retry_from = 0.0
         self._count_from = 0.0
@@ -131,12 +125,11 @@ class FirewallClient:
             try:
                 self.work()
             except FirewallError as error:
-                self._pause = min(max(_RETRY, self._pause * 2), _LONGEST_RETRY)
-                self._retry_from = uptime + self._pause
+                self._retry_from = uptime + self._retries.after_failure()
                 effect = "what the kernel holds stays, until its bans run out"
                 self._troubles.tell("kernel", error, effect=effect)
             else:
-                self._pause = 0.0
+                self._retries.success()
                 self._troubles.over("kernel")
         self._report()  # who waits for it does not wait for what comes now
         self._cut_connections()
@@ -200,7 +193,7 @@ class FirewallClient:
         self._listed = listed
         if change:
             self._note(change, began)
-        if self._applied.firewall.backend != DRY_RUN:
+        if not self._is_dry:
             self._formers.leave(self._clock.uptime())
         if not self._ready:
             self._ready = True
@@ -220,8 +213,7 @@ class FirewallClient:
         change = self.work()
         self._cut_connections()
         runtime = self._applied.paths.runtime
-        dry = self._applied.firewall.backend == DRY_RUN
-        if not dry and report_path(runtime).exists():  # what one left is another thing now
+        if not self._is_dry and report_path(runtime).exists():  # what one left is another thing now
             self._reporter.write_last(runtime, self._last_report())
         return change
 
@@ -231,19 +223,20 @@ class FirewallClient:
         if removes:
             try:
                 self._kernel.backend.remove()
-                if self._applied.firewall.backend != DRY_RUN:
+                if not self._is_dry:
                     self._formers.leave(float("inf"))
             except FirewallError as error:
                 removes = False
                 self._troubles.tell("kernel", error, effect="rules and bans stay")
-            else:
-                self._reporter.remove(self._applied.paths.runtime)
-        if self._applied.firewall.backend == DRY_RUN:  # it left nothing
-            self._reporter.remove(self._applied.paths.runtime)
-        elif not removes and self._reporter.has_written:
-            self._reporter.write_last(self._applied.paths.runtime, self._last_report())
+        # A dry run tells of nothing: a report that is there is of what is in the kernel.
+        if not self._is_dry:
+            self._tell_the_end(removes=removes)
         self._log("firewall-stop", rules="removed" if removes else "kept")
         self._lists.close()
+
+    @property
+    def _is_dry(self) -> bool:
+        return self._applied.firewall.backend == DRY_RUN
 
     # What is wanted ----------------------------------------------------------------------------
 
@@ -333,7 +326,7 @@ class FirewallClient:
         """End what conntrack knows of the sources that are banned from now on."""
         firewall, held, listed = self._applied.firewall, self._kernel.held, self._listed
         cuts = firewall.conntrack and firewall.established == "drop"
-        drops = firewall.backend != DRY_RUN and listed is not None and listed.mode is Mode.ENFORCE
+        drops = not self._is_dry and listed is not None and listed.mode is Mode.ENFORCE
         if held is None or not cuts or not drops:
             self._cutting.forget()
         else:
@@ -344,8 +337,7 @@ class FirewallClient:
         uptime = self._clock.uptime()
         if uptime < self._count_from:
             return
-        is_cheap = self._applied.firewall.backend == "nftables"
-        self._count_from = uptime + (_COUNT_EVERY if is_cheap else _COUNT_RARELY)
+        self._count_from = uptime + self._kernel.backend.count_every
         try:
             self._kernel.count()
         except FirewallError:
@@ -359,10 +351,16 @@ class FirewallClient:
     # Telling of it -----------------------------------------------------------------------------
 
     def _report(self) -> None:
-        if self._applied.firewall.backend == DRY_RUN:
-            return  # it protects nobody: no command may tell that it does
-        if self._reporter.is_due((self._changed_at, self._listed, self.trouble)):
+        # A dry run protects nobody: no command may tell that it does.
+        news = self._changed_at, self._listed, self.trouble
+        if not self._is_dry and self._reporter.is_due(news):
             self._reporter.write(self._applied.paths.runtime, self.report())
+
+    def _tell_the_end(self, *, removes: bool) -> None:
+        if removes:
+            self._reporter.remove(self._applied.paths.runtime)
+        elif self._reporter.has_written:
+            self._reporter.write_last(self._applied.paths.runtime, self._last_report())
 
     def report(self) -> FirewallReport:
         """Say where it stands."""

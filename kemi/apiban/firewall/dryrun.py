@@ -21,6 +21,7 @@ class DryRunBackend:
     """Holds in memory what the kernel would hold; ``say`` gets each line of what would be done."""
 
     name = "dry-run"
+    count_every = 10.0
 
     def __init__(self, *, say: Callable[[str], None] = print) -> None:
         self._say = say

@@ -110,7 +110,5 @@ def _must_live(board: Board, uptime: float) -> None:
         BoardError: it is one that ran before.
 
     """
-    beaten = board.beaten
-    # A beat that is still to come is that of a machine that was started anew since.
-    if beaten is None or not 0 <= uptime - beaten < _SILENT:
+    if not board.is_kept(uptime, within=_SILENT):
         raise BoardError("it gave no sign for a minute")

@@ -7,13 +7,17 @@ from typing import Final
 from apiban.errors import FirewallError
 from apiban.firewall.kernel import Kernel
 from apiban.firewall.trouble import Troubles
+from apiban.sync.pauses import Pauses
 
-__all__ = ["DRY_RUN", "Formers"]
+__all__ = ["DRY_RUN", "Formers", "retries"]
 
 DRY_RUN: Final = "dry-run"
 _PART: Final = "former backend"
-_RETRY: Final = 1.0
-_LONGEST_RETRY: Final = 60.0
+
+
+def retries() -> Pauses:
+    """Give the pauses of a kernel that fails: 1 s, 2 s, ... 60 s; nobody shares it: no jitter."""
+    return Pauses(jitter=lambda: 0.0, first=1.0, ceiling=60.0)
 
 
 class Formers:
@@ -22,7 +26,7 @@ class Formers:
     def __init__(self, troubles: Troubles) -> None:
         self._troubles = troubles
         self._left: dict[str, Kernel] = {}
-        self._pause = 0.0
+        self._retries = retries()
         self._from = 0.0  # an uptime
 
     def keep(self, name: str, kernel: Kernel) -> None:
@@ -54,8 +58,8 @@ class Formers:
             else:
                 del self._left[name]
         if self._left:
-            self._pause = min(max(_RETRY, self._pause * 2), _LONGEST_RETRY)
-            self._from = uptime + self._pause
+            self._from = uptime + self._retries.after_failure()
         else:
-            self._pause = self._from = 0.0
+            self._retries.success()
+            self._from = 0.0
             self._troubles.over(_PART)

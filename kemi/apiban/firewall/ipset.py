@@ -73,6 +73,7 @@ class IpsetBackend:
     """
 
     name = "ipset"
+    count_every = 10.0  # it takes processes
 
     def __init__(
         self,

@@ -139,16 +139,15 @@ class Kernel:
         is_due = self._due is not None and now >= self._due
         return is_due and uptime >= self._planned_at + _EXTEND_EVERY
 
-    def clear(self) -> bool:
-        """Take out all that is ours; tell whether there was anything."""
+    def clear(self) -> None:
+        """Take out all that is ours."""
         if self._held is None:
-            return False
+            return
         self.count()
         self._known = False
         self.backend.remove()
         self._held, self._mark, self._known = None, None, True
         self._counted = {}
-        return True
 
     def doubt(self) -> None:
         """Read all back at the next look."""

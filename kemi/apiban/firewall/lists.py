@@ -100,9 +100,8 @@ class Lists:
         """The list as ``look`` found it; None while there was none that could be read."""
         return self._listed
 
-    def look(self, settings: Settings) -> bool:
-        """Look for what changed; tell whether the list is another one."""
-        before = self._listed
+    def look(self, settings: Settings) -> None:
+        """Look for what changed."""
         if settings != self._settings:
             if self._settings is None or settings.paths != self._settings.paths:
                 self._begin(settings)
@@ -131,7 +130,6 @@ class Lists:
         allowed = (*settings.exempt, *self._own, *self._store_allows)
         if self._listed is not None and self._listed.allowed != allowed:
             self._listed = replace(self._listed, allowed=allowed)
-        return self._listed is not before
 
     def _begin(self, settings: Settings) -> None:
         """Begin with other folders."""

@@ -60,6 +60,7 @@ class NftablesBackend:
     """Holds the list in ``table inet apiban_firewall``; see ``nftjson`` for what is in there."""
 
     name = "nftables"
+    count_every = 2.0
 
     def __init__(self) -> None:
         # Rules as they were right after this object had made them, before anybody touched them:

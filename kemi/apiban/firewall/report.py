@@ -7,11 +7,11 @@ until its bans run out. Where it is missing, none ever ran, or all was taken out
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from apiban.sync.document import get_document, put_document
+from apiban.sync.document import get_document, put_document, record
 
 __all__ = [
     "LARGEST_FLOODING",
@@ -26,15 +26,7 @@ __all__ = [
 # More flooding sources than these are not named; they are in the kernel all the same.
 LARGEST_FLOODING: Final = 100
 
-_T = TypeVar("_T", "Flooding", "FirewallReport")
-
 _LARGEST: Final = 1 << 18
-_TYPES: Final[dict[str, tuple[type, ...]]] = {
-    "int": (int,),
-    "float": (int, float),
-    "float | None": (int, float, type(None)),
-    "str": (str,),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,25 +114,8 @@ def read_report(path: Path) -> FirewallReport | None:
     """Read the report; None when there is none that this version can read."""
     try:
         raw = get_document(path, largest=_LARGEST)
-        flooding = tuple(_record(Flooding, source) for source in raw["flooding"])
-        return _record(FirewallReport, {**raw, "flooding": flooding})
+        raw["flooding"] = tuple(record(Flooding, source) for source in raw["flooding"])
+        raw.setdefault("kept_until", None)  # a former version did not write it
+        return record(FirewallReport, raw)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-
-
-def _record(kind: type[_T], raw: dict[str, Any]) -> _T:
-    """Make a record of its JSON; raise what ``read_report`` catches when it is none."""
-    values = {
-        # What a former version did not write has a default.
-        field.name: raw[field.name]
-        if field.default is MISSING
-        else raw.get(field.name, field.default)
-        for field in fields(kind)
-    }
-    for field in fields(kind):
-        types = _TYPES.get(str(field.type))
-        if types and (
-            not isinstance(values[field.name], types) or isinstance(values[field.name], bool)
-        ):
-            raise TypeError(field.name)
-    return kind(**values)

@@ -10,7 +10,7 @@ from apiban.firewall.report import FirewallReport, read_report, report_path
 
 __all__ = ["last_report", "runs"]
 
-# A client that runs writes its report every 10 seconds at least.
+# A client that runs writes its report every few seconds, unless the kernel takes long.
 _LASTS: Final = 30.0
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from apiban.errors import FirewallError
 
-__all__ = ["Done", "Run", "explain", "find", "run", "stream"]
+__all__ = ["Done", "Run", "explain", "find", "run", "stream", "where"]
 
 # Longer than any of them takes: one that hangs must not hang the client.
 _WITHIN: Final = 60.0
@@ -47,6 +47,15 @@ class Done:
 Run = Callable[[Sequence[str], str], Done]
 
 
+def where(program: str) -> str | None:
+    """Give a program's path; None when it is not there."""
+    return shutil.which(program, path=_path())
+
+
+def _path() -> str:
+    return f"{os.environ.get('PATH', '')}:{_FOLDERS}"
+
+
 def find(program: str) -> tuple[str, dict[str, str]]:
     """Give a program's path, and what it runs in: messages in English, root's programs in PATH.
 
@@ -54,12 +63,11 @@ def find(program: str) -> tuple[str, dict[str, str]]:
         FirewallError: it is not there.
 
     """
-    path = f"{os.environ.get('PATH', '')}:{_FOLDERS}"
-    found = shutil.which(program, path=path)
+    found = where(program)
     if found is None:
         package = _PACKAGES.get(program, "iptables")
         raise FirewallError(f"the program {program} is missing (apt-get install {package})")
-    return found, {"PATH": path, "LC_ALL": "C"}
+    return found, {"PATH": _path(), "LC_ALL": "C"}
 
 
 def run(words: Sequence[str], text: str = "", *, within: float = _WITHIN) -> Done:

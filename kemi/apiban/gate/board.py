@@ -131,6 +131,14 @@ class Board(Shared):
         """The uptime at which the sync process began its last tick; None before its first."""
         return self.words[_AT_BEAT] / 1000 or None
 
+    def is_kept(self, uptime: float, *, within: float) -> bool:
+        """Tell whether a sync process took a tick within so many seconds.
+
+        One that is still to come is that of a machine that was started anew since.
+        """
+        beaten = self.beaten
+        return beaten is not None and 0 <= uptime - beaten < within
+
     @property
     def memory_path(self) -> Path:
         """Give the path by which the list in the keeper's memory can be opened."""

@@ -9,13 +9,13 @@ able to overrule also while the settings have a mistake.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 from apiban.settings.explain import from_plain, to_plain
 from apiban.settings.model import Settings
-from apiban.sync.document import get_document, put_document
+from apiban.sync.document import get_document, put_document, record
 
 __all__ = [
     "HEALTHS",
@@ -43,12 +43,6 @@ PAIRS: Final[tuple[Pair, ...]] = get_args(Pair)
 
 _LARGEST: Final = 1 << 16
 _LARGEST_SETTINGS: Final = 1 << 18
-_TYPES: Final[dict[str, tuple[type, ...]]] = {
-    "int": (int,),
-    "float": (int, float),
-    "float | None": (int, float, type(None)),
-    "str": (str,),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +103,9 @@ def write_report(path: Path, report: SyncReport) -> bool:
 def read_report(path: Path) -> SyncReport | None:
     """Read the report; None when there is none that this version can read."""
     try:
-        raw = get_document(path, largest=_LARGEST)
-        values = {field.name: raw[field.name] for field in fields(SyncReport)}
+        return record(SyncReport, get_document(path, largest=_LARGEST))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    good = all(
-        isinstance(values[field.name], _TYPES[str(field.type)])
-        and not isinstance(values[field.name], bool)
-        for field in fields(SyncReport)
-    )
-    return SyncReport(**values) if good else None
 
 
 def kept_path(runtime: Path) -> Path:

@@ -515,8 +515,10 @@ def test_a_dry_run_of_a_client_that_runs(world: World) -> None:
     assert not world.backend.applied[-1].rebuild
     world.write_settings('backend = "dry-run"\non_exit = "remove"')
     world.passes(client, 2)
+    told = world.report
     client.stop()
     assert world.banned == ["198.51.100.8"]
+    assert world.report == told  # of what is in the kernel yet
 
 
 # Clocks ----------------------------------------------------------------------------------------

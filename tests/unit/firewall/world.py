@@ -10,7 +10,10 @@ from pathlib import Path
 from apiban.address import Network, pack, parse_network
 from apiban.firewall.client import FirewallClient
 from apiban.firewall.conntrack import Cut
+from apiban.firewall.dryrun import DryRunBackend
 from apiban.firewall.elements import Block
+from apiban.firewall.ipset import IpsetBackend
+from apiban.firewall.nftables import NftablesBackend
 from apiban.firewall.report import FirewallReport, read_report, report_path
 from apiban.firewall.rules import Port
 from apiban.gate import Board
@@ -46,8 +49,11 @@ class World:
         self.log = MemoryLog()
         self.kernel = MemoryKernel(self.clock)
         self.backends = {
-            name: MemoryBackend(self.kernel if name == "nftables" else MemoryKernel(self.clock))
-            for name in ("nftables", "ipset", "dry-run")
+            made.name: MemoryBackend(
+                self.kernel if made is NftablesBackend else MemoryKernel(self.clock),
+                count_every=made.count_every,
+            )
+            for made in (NftablesBackend, IpsetBackend, DryRunBackend)
         }
         self.own: tuple[Network, ...] = (parse_network("192.0.2.10"),)
         self.syncs = True
